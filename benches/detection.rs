@@ -50,7 +50,7 @@ use refwatch::http::client;
 use refwatch::instruments::Instruments;
 use refwatch::simulator::{Options, Simulator};
 use refwatch::state::SharedState;
-use refwatch::tasks::job_watcher::TaskContext;
+use refwatch::tasks::context::TaskContext;
 use refwatch::tasks::supervisor::Supervisor;
 use run::End;
 use serde_json::Value;
@@ -151,23 +151,36 @@ fn quota_and_outage() {
     println!();
 }
 
-/// Measures all rows over real sockets at once, each with its own simulator and quota.
+/// The number of jobs in each row over real sockets, summed over its runs. One run of 10 jobs has only two ends.
+const JOBS_OVER_SOCKETS: usize = 400;
+
+/// Measures all rows over real sockets at once. Each run has its own simulator and quota.
 async fn over_sockets() -> Result<Vec<[String; 8]>, Failure> {
-    let mut measurements = JoinSet::new();
-    for (nth, (jobs, use_list)) in [(10, false), (10, true), (100, false), (100, true)].into_iter().enumerate() {
-        measurements
-            .spawn(async move { Ok::<_, Failure>((nth, row(jobs, 1, use_list, measure(jobs, use_list).await?))) });
-    }
-    let mut rows = measurements.join_all().await.into_iter().collect::<Result<Vec<_>, _>>()?;
-    rows.sort_by_key(|(nth, _)| *nth);
-    Ok(rows.into_iter().map(|(_, row)| row).collect())
+    let settings = [(10, false), (10, true), (100, false), (100, true)];
+    let measurements = settings.map(|(jobs, use_list)| {
+        let runs: JoinSet<_> = (1..).take(JOBS_OVER_SOCKETS / jobs).map(|seed| measure(seed, jobs, use_list)).collect();
+        async move {
+            let runs = runs.join_all().await.into_iter().collect::<Result<Vec<_>, _>>()?;
+            let throttled =
+                runs.iter().map(|run| run.throttled).sum::<f64>() / runs.iter().map(|run| run.requests).sum::<f64>();
+            let delays_of_runs = of(runs.into_iter().flat_map(|run| run.ends).collect(), throttled);
+            Ok::<_, Failure>(row(jobs, 1, use_list, delays_of_runs))
+        }
+    });
+    futures_util::future::try_join_all(measurements).await
+}
+
+struct SocketRun {
+    ends: Vec<End>,
+    requests: f64,
+    throttled: f64,
 }
 
 /// Runs the supervisor against a simulated HealthOmics over HTTP until a fifth of the jobs have ended.
-async fn measure(jobs: usize, use_list: bool) -> Result<Delays, Failure> {
+async fn measure(seed: u64, jobs: usize, use_list: bool) -> Result<SocketRun, Failure> {
     let ending = u32::try_from(jobs / 5)?;
     let stuck = u32::try_from(jobs)? - ending;
-    let options = Options { jobs: ending, stuck, mean: Duration::from_secs(135), ..Options::default() };
+    let options = Options { seed, jobs: ending, stuck, mean: Duration::from_secs(135), ..Options::default() };
     let simulator = Simulator::start(SocketAddr::from(([127, 0, 0, 1], 0)), &options).await?;
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("refwatch.db");
@@ -200,7 +213,8 @@ async fn measure(jobs: usize, use_list: bool) -> Result<Delays, Failure> {
         ["GetReferenceImportJob", "ListReferenceImportJobs"].map(|name| calls[name][response].as_f64())
     };
     let total = |response: &str| count(response).into_iter().flatten().sum::<f64>();
-    Ok(of(ends, total("throttled") / (total("answered") + total("throttled"))))
+    let throttled = total("throttled");
+    Ok(SocketRun { ends, requests: total("answered") + throttled, throttled })
 }
 
 fn config(simulator: &Simulator, use_list: bool, config: Config) -> Result<Config, Failure> {

@@ -103,10 +103,10 @@ pub struct Rate {
 }
 
 impl OperationInstruments {
-    /// Counts one request, which was sent at `sent`.
-    pub fn request_ended(&self, sent: Monotonic, now: Monotonic, failure: Option<FailureReason>) {
+    /// Counts one request, which was sent at `sent_at`.
+    pub fn request_ended(&self, sent_at: Monotonic, now: Monotonic, failure: Option<FailureReason>) {
         self.requests.inc();
-        self.duration.observe(now.since(sent).as_secs_f64());
+        self.duration.observe(now.since(sent_at).as_secs_f64());
         let mut recent = self.recent(now);
         recent.push_back(now);
         drop(recent);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use tokio::sync::{broadcast, watch};
 
 use crate::core::failure::FailureReason;
-use crate::core::job::{Labels, TargetStore, WatchId};
+use crate::core::job::{Labels, TargetJob, TargetStore};
 use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
 use crate::core::transition::Transition;
@@ -35,7 +35,7 @@ pub type Health = watch::Receiver<Option<String>>;
 pub struct TransitionEvent {
     /// The `watch` label.
     pub name: Arc<str>,
-    pub id: Arc<WatchId>,
+    pub id: Arc<TargetJob>,
     pub transition: Transition,
 }
 
@@ -47,7 +47,7 @@ impl Default for SharedState {
 
 #[derive(Debug, Default)]
 struct Inner {
-    watches: BTreeMap<Arc<WatchId>, Arc<WatchStatus>>,
+    watches: BTreeMap<Arc<TargetJob>, Arc<WatchStatus>>,
     stores: BTreeMap<TargetStore, Arc<StoreStatus>>,
     sinks: BTreeMap<Arc<str>, Arc<SinkStatus>>,
     daemon: DaemonStatus,
@@ -58,7 +58,7 @@ struct Inner {
 /// The latest published status of one watch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WatchStatus {
-    pub id: Arc<WatchId>,
+    pub id: Arc<TargetJob>,
     /// The `watch` label.
     pub name: Arc<str>,
     /// The labels in the configuration.
@@ -78,7 +78,7 @@ pub struct WatchStatus {
 
 impl WatchStatus {
     #[must_use]
-    pub fn new(id: Arc<WatchId>, name: Arc<str>, labels: Arc<Labels>, aws_region: Arc<str>) -> Self {
+    pub fn new(id: Arc<TargetJob>, name: Arc<str>, labels: Arc<Labels>, aws_region: Arc<str>) -> Self {
         Self {
             id,
             name,
@@ -181,8 +181,8 @@ pub struct StoreStatus {
     pub listed_at: Option<Timestamp>,
     /// Why new jobs cannot be discovered. May quote the service.
     pub error: Option<String>,
-    /// Why some jobs will never be discovered.
-    pub missed: Option<String>,
+    /// The limit that kept some jobs from being discovered, as text.
+    pub limit_message: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,7 +197,7 @@ pub struct FailedPoll {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigError {
     /// A clause about the configuration that is used despite the errors: "the previous configuration is still used".
-    pub in_force: String,
+    pub in_use: String,
     /// The first error and the number of the others, on one line.
     pub summary: String,
     /// Every error, each with its location.
@@ -260,12 +260,12 @@ impl SharedState {
         self.transitions.subscribe()
     }
 
-    pub fn remove(&self, id: &WatchId) {
+    pub fn remove(&self, id: &TargetJob) {
         self.write().watches.remove(id);
     }
 
     #[must_use]
-    pub fn watch(&self, id: &WatchId) -> Option<Arc<WatchStatus>> {
+    pub fn watch(&self, id: &TargetJob) -> Option<Arc<WatchStatus>> {
         self.read().watches.get(id).cloned()
     }
 
@@ -282,7 +282,7 @@ impl SharedState {
     /// Changes the published status of a store. A new store starts with an empty status.
     pub fn update_store(&self, id: &TargetStore, change: impl FnOnce(&mut StoreStatus)) {
         let mut inner = self.write();
-        let new = || StoreStatus { id: id.clone(), name: "".into(), listed_at: None, error: None, missed: None };
+        let new = || StoreStatus { id: id.clone(), name: "".into(), listed_at: None, error: None, limit_message: None };
         change(Arc::make_mut(inner.stores.entry(id.clone()).or_insert_with(|| Arc::new(new()))));
     }
 

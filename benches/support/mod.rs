@@ -19,7 +19,7 @@ use aws_sdk_omics::config::Credentials;
 use aws_sdk_omics::config::retry::RetryConfig;
 use comfy_table::{CellAlignment, Table, presets};
 use refwatch::clock::Clock;
-use refwatch::healthomics::EndpointAndSizeInterceptor;
+use refwatch::healthomics::VerbatimEndpointAndSizeLimit;
 use refwatch::http::client::{self, DaemonAddress};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -196,7 +196,7 @@ pub(crate) async fn sdk_client(endpoint: &str, retries: Option<RetryConfig>) -> 
         loader = loader.retry_config(retries);
     }
     let config = aws_sdk_omics::config::Builder::from(&loader.load().await);
-    Client::from_conf(config.interceptor(EndpointAndSizeInterceptor).build())
+    Client::from_conf(config.interceptor(VerbatimEndpointAndSizeLimit).build())
 }
 
 /// A Markdown table: text in the first column, numbers in the others.

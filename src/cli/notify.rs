@@ -12,7 +12,7 @@ use crate::core::job::JobKey;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::{Timestamp, parse_time};
 use crate::http::client;
-use crate::http::control::{self, ReplayQuery, TestQuery};
+use crate::http::control::{self, ReplayQuery, TestSinkQuery};
 use crate::http::{duration_between, sanitized_lines};
 use crate::state::SinkStatus;
 
@@ -59,7 +59,7 @@ pub enum NotifyCommand {
 pub async fn run(config: &Path, command: NotifyCommand) -> Result<(), Failure> {
     match command {
         NotifyCommand::Status { json } => show(config, json).await,
-        NotifyCommand::Test { sink } => post(config, control::TEST_PATH, &TestQuery { sink }).await,
+        NotifyCommand::Test { sink } => post(config, control::TEST_PATH, &TestSinkQuery { sink }).await,
         NotifyCommand::Replay { sink, jobs, since, failed } => {
             if jobs.is_empty() && since.is_none() && !failed {
                 return Err(Failure::usage("name jobs, or set --since or --failed"));

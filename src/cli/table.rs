@@ -103,7 +103,7 @@ fn fit<const N: usize>(layout: &Layout<'_, N>, natural: [usize; N], width: usize
             return fitted;
         }
     }
-    // The terminal wraps what is left.
+    // The terminal wraps the rest.
     columns
 }
 

@@ -15,7 +15,7 @@ use super::terminal;
 use crate::clock::Clock;
 use crate::config::{PollConfig, TargetConfig, parse_endpoint_url, parse_profile_name, parse_region, parse_role_arn};
 use crate::core::failure::{FailureReason, RequestFailure, RetryClass};
-use crate::core::job::{ItemStatus, JobKey, JobStatus, WatchId};
+use crate::core::job::{ItemStatus, JobKey, JobStatus, TargetJob};
 use crate::core::sanitize::Sanitized;
 use crate::core::time::{Monotonic, parse_duration};
 use crate::core::tracker::{JobState, NextAction};
@@ -96,7 +96,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let mut waits = JoinSet::new();
     for key in jobs {
         let (target, bar) = (Arc::clone(&target), progress.add(ProgressBar::new_spinner()));
-        let id = WatchId { target: TargetConfig::DEFAULT.into(), key: key.clone() };
+        let id = TargetJob { target: TargetConfig::DEFAULT.into(), key: key.clone() };
         let poller = Poller::new(target, id.into(), policy, None, WatcherSlot::default(), fastrand::u64(..));
         waits.spawn(async move {
             let outcome = wait_for_end(poller, key, &bar, clock, deadline).await;
@@ -249,6 +249,6 @@ fn show(bar: &ProgressBar, text: &str, is_new: bool, clock: Clock) {
 fn status_line(key: &JobKey, known: &JobState) -> String {
     let finished = known.items.values().filter(|item| item.status == ItemStatus::Finished).count();
     let message = known.status_message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
-    let (status, total, item) = (&known.status, known.items.len(), key.kind.info().item);
+    let (status, total, item) = (&known.status, known.items.len(), key.kind.info().item_noun);
     format!("{key} {status}, {finished} of {total} {item}s finished{message}")
 }

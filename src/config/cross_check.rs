@@ -291,7 +291,7 @@ impl Checker<'_> {
     }
 
     /// Reports durations of stores that are longer than `retention`, after which the rows of an ended job are deleted. With a longer
-    /// `created_within`, the job would be discovered again. With a longer `remove_after`, it would be missing after a restart.
+    /// `created_within`, a later lister could discover the job again. With a longer `remove_after`, its rows would outlive `retention`.
     fn check_against_retention(&mut self, file: usize, retention: Duration) {
         for store in self.files[file].root.store.iter().flatten() {
             let Some((id, _)) = store.store_id_and_type() else { continue };
@@ -312,10 +312,10 @@ impl Checker<'_> {
 
     /// Reports an entry (store S, job J) if an entry uses J as a store. An id has at least 10 digits, so a job and a store do not
     /// share one by chance: one of the entries has its ids swapped. The entry is taken as correct, and not reported, if S has better
-    /// evidence of being a store than J:
-    /// 1. S is used as a store in an earlier file.
-    /// 2. In the same file, more entries use S.
-    /// 3. With equal numbers, S comes first, and an entry (store J, job S) exists.
+    /// evidence of being a store than J. The first entry that uses S as a store is compared with the first that uses J:
+    /// 1. In different files: the entry of S comes first.
+    /// 2. In one file: more entries of this file use S than J.
+    /// 3. In one file, with equal numbers: the entry of S comes first, and an entry (store J, job S) exists. That entry is reported.
     fn check_swapped_ids(&mut self, entries: &[Watch<'_>]) {
         // For each store, the index of its first entry, and the number of its entries in that entry's file.
         let mut stores: BTreeMap<&str, (usize, usize)> = BTreeMap::new();

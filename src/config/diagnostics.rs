@@ -20,7 +20,7 @@ const LINE_LENGTH_MAX: usize = 1000;
 /// The maximum number of characters of a message, a help, or a path in a snippet. A message may quote a key as long as the file.
 const MESSAGE_LENGTH_MAX: usize = 300;
 
-const OTHER: &str = "the other entry is here";
+const OTHER_ENTRY_NOTE: &str = "the other entry is here";
 
 /// A file and the text that was read from it.
 pub(super) struct SourceText {
@@ -38,16 +38,16 @@ pub struct Problem {
     other: Option<Location>,
 }
 
-/// A part of a line. Without `mark`, the whole file.
+/// A part of a line. Without `line`, the whole file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Location {
     file: Arc<Path>,
-    mark: Option<Mark>,
+    line: Option<MarkedLine>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
-struct Mark {
-    line: usize,
+struct MarkedLine {
+    number: usize,
     /// In characters, counted from 1.
     column: usize,
     /// At most `LINE_LENGTH_MAX` characters of the line.
@@ -57,9 +57,9 @@ struct Mark {
 }
 
 /// Omits the text, because the line may contain a password.
-impl fmt::Debug for Mark {
+impl fmt::Debug for MarkedLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.line, self.column)
+        write!(f, "{}:{}", self.number, self.column)
     }
 }
 
@@ -119,7 +119,7 @@ impl Problem {
 
     /// The line and column. `None` if the problem concerns the whole file.
     pub(super) fn position(&self) -> Option<(usize, usize)> {
-        self.location.mark.as_ref().map(|mark| (mark.line, mark.column))
+        self.location.line.as_ref().map(|line| (line.number, line.column))
     }
 
     /// `FILE:LINE:COLUMN: MESSAGE`
@@ -133,7 +133,7 @@ impl Problem {
         if let Some(help) = &self.help {
             group = group.element(Level::HELP.message(help));
         }
-        let note = || Group::with_title(Level::NOTE.secondary_title(OTHER));
+        let note = || Group::with_title(Level::NOTE.secondary_title(OTHER_ENTRY_NOTE));
         let other = self.other.as_ref().map(|location| location.add_to(note()));
         let report: Vec<Group<'_>> = [group].into_iter().chain(other).collect();
         renderer.render(&report)
@@ -163,7 +163,7 @@ impl Display for Problem {
             write!(f, " ({help})")?;
         }
         if let Some(location) = &self.other {
-            write!(f, " ({OTHER}: {location})")?;
+            write!(f, " ({OTHER_ENTRY_NOTE}: {location})")?;
         }
         Ok(())
     }
@@ -171,7 +171,7 @@ impl Display for Problem {
 
 impl Location {
     pub(super) fn whole_file(file: &Arc<Path>) -> Self {
-        Self { file: file.clone(), mark: None }
+        Self { file: file.clone(), line: None }
     }
 
     /// The part of `span` that is on its first line.
@@ -187,20 +187,20 @@ impl Location {
         let shown: String = line_text.replace('\t', " ").chars().take(LINE_LENGTH_MAX).map(printable).collect();
         let byte = |nth: usize| shown.char_indices().nth(nth).map_or(shown.len(), |(index, _)| index);
         let marked = byte(chars_before)..byte(chars_before + length);
-        let (line, column) = (text[..start].matches('\n').count() + 1, chars_before + 1);
-        Self { file: path.clone(), mark: Some(Mark { line, column, text: shown, marked }) }
+        let (number, column) = (text[..start].matches('\n').count() + 1, chars_before + 1);
+        Self { file: path.clone(), line: Some(MarkedLine { number, column, text: shown, marked }) }
     }
 
     fn add_to<'a>(&'a self, group: Group<'a>) -> Group<'a> {
         let path = sanitized(&self.file.to_string_lossy());
-        match &self.mark {
+        match &self.line {
             None => group.element(Origin::path(path)),
-            Some(mark) if mark.column > LINE_LENGTH_MAX => {
-                group.element(Origin::path(path).line(mark.line).char_column(mark.column))
+            Some(line) if line.column > LINE_LENGTH_MAX => {
+                group.element(Origin::path(path).line(line.number).char_column(line.column))
             }
-            Some(mark) => {
-                let snippet = Snippet::source(&mark.text).line_start(mark.line).path(path);
-                group.element(snippet.annotation(AnnotationKind::Primary.span(mark.marked.clone())))
+            Some(line) => {
+                let snippet = Snippet::source(&line.text).line_start(line.number).path(path);
+                group.element(snippet.annotation(AnnotationKind::Primary.span(line.marked.clone())))
             }
         }
     }
@@ -209,8 +209,8 @@ impl Location {
 impl Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", Sanitized(&self.file.to_string_lossy()))?;
-        match &self.mark {
-            Some(Mark { line, column, .. }) => write!(f, ":{line}:{column}"),
+        match &self.line {
+            Some(MarkedLine { number, column, .. }) => write!(f, ":{number}:{column}"),
             None => Ok(()),
         }
     }

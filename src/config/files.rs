@@ -105,8 +105,8 @@ pub(super) fn matching_files(pattern: &Path) -> io::Result<Vec<PathBuf>> {
 #[must_use]
 pub fn include_matches_name(pattern: &Path, name: &str) -> bool {
     let pattern = file_name(pattern);
-    let may_be_hidden = pattern.starts_with('.') || !name.starts_with('.');
-    pattern.contains('*') && may_be_hidden && wildcard_matches(&pattern, name)
+    let is_excluded = name.starts_with('.') && !pattern.starts_with('.');
+    pattern.contains('*') && !is_excluded && wildcard_matches(&pattern, name)
 }
 
 /// A `*` of the pattern matches any text.

@@ -21,7 +21,7 @@ use super::{resolve, syntax};
 /// The maximum number of problems reported for one file.
 const PROBLEMS_MAX: usize = 100;
 
-/// The span of what is not in the file.
+/// The span of the root table, and of the default of `include`.
 const NO_SPAN: Range<usize> = 0..0;
 
 const INCLUDE_DEFAULT: &str = "conf.d/*.toml";
@@ -33,6 +33,7 @@ pub struct Loaded {
     pub config: Config,
     /// The problems of the included files that were left out, and of directories that cannot be listed.
     pub problems: Problems,
+    /// To detect a later change of the files.
     pub files: LoadedFiles,
     /// The main file contains only comments and blank lines.
     pub is_blank: bool,
@@ -87,7 +88,7 @@ fn load_files(path: &Path, extra: Option<SourceText>) -> Result<Loaded, Problems
     let is_blank = lines.all(|line| line.is_empty() || line.starts_with('#'));
     let Included { patterns, files: included, mut stamps, problems: directory_problems } = take_includes(&mut main);
     let patterns = [path.to_owned()].into_iter().chain(patterns).collect();
-    // If a pattern matches the main file, `stamps` has its stamp from after the read. It is replaced by the one from before.
+    // `main_stamp` is from before the read. If a pattern matches the main file, `main_stamp` replaces the later stamp.
     stamps.insert(path.to_owned(), main_stamp);
     let mut files = vec![main];
     files.extend(included.iter().map(|path| parse_file(SourceText::read(path, None), false)));

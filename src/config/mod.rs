@@ -1,11 +1,11 @@
 //! The configuration. A loaded [`Config`] satisfies the rules of this module, so other modules do not check them again.
 //!
-//! `load` runs all steps. `files` reads a file. `reader` parses it into the tables of `raw` and checks values by the rules of `values`
-//! (`ids`, `urls`, `labels`, `sinks` and `access` have more rules; `suggest` and `syntax` find help). `resolve` applies the main file's
-//! settings. `cross_check` checks the entries, and finds conflicts between them. `resolve` then adds the entries. `diagnostics` shows
-//! problems. `reload` compares two configurations. `render` writes TOML, `schema` JSON Schema. `job_entries` removes an entry from a file.
+//! `load` runs all steps. `files` reads a file. `reader` parses it into the tables of `raw`, by the rules of `values`, `ids`, `urls`,
+//! `labels`, `sinks` and `access`. `suggest` finds similar words, `syntax` converts errors of the TOML parser. `resolve` applies the main
+//! settings. `cross_check` checks the entries. `resolve` then adds them. `diagnostics` shows problems. `reload` compares configurations.
 //!
-//! An entry is a watch (`[[job]]` or `[[store]]`) or a `[target.NAME]`, in any file. All else is a main setting, in the main file.
+//! A watch is a `[[job]]`, or a `[[store]]`, which watches a store's recent jobs. Watches and `[target.NAME]` are entries, in any file.
+//! All else is a main setting, in the main file.
 
 mod access;
 mod cross_check;
@@ -327,13 +327,13 @@ pub enum LogRotation {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PollConfig {
-    /// The interval between two polls of one job. `None` ("auto" in the file): `min_interval`. A small quota makes it longer.
+    /// The interval between two polls of one job. `None` ("auto" in the file): `min_interval`. A small quota lengthens the actual interval.
     pub interval: Option<Duration>,
-    /// The minimum of every interval. Retries, and polls prompted by a listing, may come sooner.
+    /// The minimum of every interval. Retries, and polls that a listing prompts, may come sooner.
     pub min_interval: Duration,
     /// The delay after failed polls of one job. Targets use the same delays while all of their requests fail.
     pub backoff: BackoffPolicy,
-    /// Whether to list a store's jobs if that saves polls.
+    /// Whether listings replace polls if they take fewer requests. A `[[store]]` is listed in any case.
     pub use_list: bool,
 }
 
@@ -349,7 +349,7 @@ impl PollConfig {
     #[must_use]
     pub fn policy(&self) -> PollPolicy {
         let interval = self.interval.unwrap_or(self.min_interval);
-        PollPolicy { interval, fixed: self.interval.is_some(), backoff: self.backoff }
+        PollPolicy { interval, is_interval_set: self.interval.is_some(), backoff: self.backoff }
     }
 }
 

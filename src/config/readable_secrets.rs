@@ -26,9 +26,10 @@ impl Config {
             let describe = |(key, path)| (path, format!("a secret of the sink \"{}\" (`{key}`)", sink.name));
             sink.files().chain(in_main_file).map(describe)
         });
-        // A file that cannot be read is reported elsewhere.
-        let is_readable = |path: &Path| fs::metadata(path).is_ok_and(|file| file.mode() & READABLE_BY_OTHERS != 0);
-        let readable = key.into_iter().chain(hashes).chain(sinks).filter(|(path, _)| is_readable(path));
+        // A file whose metadata cannot be read is left out: other checks report it.
+        let every_user_can_read =
+            |path: &Path| fs::metadata(path).is_ok_and(|file| file.mode() & READABLE_BY_OTHERS != 0);
+        let readable = key.into_iter().chain(hashes).chain(sinks).filter(|(path, _)| every_user_can_read(path));
         let warning = |(path, secret): (&Path, _)| {
             let path = path.display();
             format!(

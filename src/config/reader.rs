@@ -40,7 +40,7 @@ macro_rules! tables {
     })*) => {
         $(
             #[derive(Debug, Default)]
-            #[allow(non_snake_case, reason = "keys may be names of AWS")]
+            #[allow(non_snake_case, reason = "some keys are operations of AWS, such as GetReadSetImportJob")]
             pub(super) struct $name {
                 $($(#[doc = $doc])* pub $key: <$field as Field>::Parsed,)*
             }
@@ -90,7 +90,7 @@ impl<V: ValueType> Field for V {
 pub(super) struct List<F>(PhantomData<F>);
 
 impl<F: Field> Field for List<F> {
-    // An invalid value is `None`, an invalid table is the default.
+    // `None`: the key is absent, or its value is not an array. An invalid element is `None`, or the default if it should be a table.
     type Parsed = Option<Vec<F::Parsed>>;
 
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Parsed {
@@ -139,7 +139,8 @@ impl<N: ValueType, F: Field> Field for Map<N, F> {
         };
         let entries = table.iter().map(|(name, value)| {
             let text = DeValue::String(name.get_ref().clone());
-            // Skips the value of an invalid name: its diagnostics would quote the name, which may be "NAME:PASSWORD".
+            // The `?` skips the value of an invalid name, because messages about the value quote the name. In `users` it may be
+            // "NAME:PASSWORD".
             let valid_name = reader.read_value::<N>(&format!("a name in `{key}`"), name.span(), &text)?;
             Some((valid_name, F::read(reader, name.get_ref(), value)))
         });

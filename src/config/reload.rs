@@ -1,4 +1,5 @@
-//! Compares a new configuration with the running one: adds the entries that it lacks, and finds changes that require a restart.
+//! Compares a new configuration with the running one: adds to the new one the entries that only the running one has, and finds changes
+//! that require a restart.
 //!
 //! It does not decide which tasks are started and stopped: see `tasks::plan`.
 

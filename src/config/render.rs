@@ -10,7 +10,7 @@ use super::sinks::{SinkConfig, SinkUrl, parse_sink_url, redacted_url};
 use super::watch_list::{JobSettings, StoreSettings, WatchList};
 use super::{Config, HttpConfig, LogConfig, PollConfig, Quota, TargetConfig, TlsConfig};
 use crate::core::event::EventFilter;
-use crate::core::job::{Labels, TargetStore, WatchId};
+use crate::core::job::{Labels, TargetJob, TargetStore};
 use crate::core::tracker::PollPolicy;
 
 const HIDDEN: &str = "(hidden)";
@@ -24,7 +24,8 @@ impl Config {
         let timeout = targets.get(TargetConfig::DEFAULT).map(|target| duration(target.timeout));
         let targets = targets.iter().map(|(name, target)| (name.to_string(), target_table(target)));
         let jobs = jobs.iter().map(|(id, entry)| job_table(id, entry, poll));
-        // Each kind of a [[store]] is an element. A name belongs to one [[store]], so after the sort its kinds are consecutive.
+        // `stores` has an element for each kind of a [[store]]. In one load, no two [[store]]s have the same name, so the sort makes the
+        // kinds of one [[store]] consecutive.
         let mut stores: Vec<_> = stores.iter().collect();
         stores.sort_by_key(|(id, entry)| (&id.target, &id.store, &entry.job_settings.name));
         let is_same = |(id, entry): &(&TargetStore, _), (other, other_entry): &(&TargetStore, _)| {
@@ -116,8 +117,8 @@ fn target_table(target: &TargetConfig) -> Value {
     ])
 }
 
-fn job_table(id: &WatchId, entry: &JobSettings, poll: &PollConfig) -> Value {
-    let WatchId { target, key } = id;
+fn job_table(id: &TargetJob, entry: &JobSettings, poll: &PollConfig) -> Value {
+    let TargetJob { target, key } = id;
     let JobSettings { name, labels, policy, remove_after: _ } = entry;
     table([
         ("name", Some((**name).into())),
@@ -176,7 +177,7 @@ fn label_table(labels: &Labels) -> Option<Value> {
 }
 
 fn own_interval(policy: &PollPolicy, poll: &PollConfig) -> Option<Value> {
-    let interval = if policy.fixed { duration(policy.interval) } else { "auto".into() };
+    let interval = if policy.is_interval_set { duration(policy.interval) } else { "auto".into() };
     (*policy != poll.policy()).then_some(interval)
 }
 

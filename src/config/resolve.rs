@@ -22,7 +22,7 @@ use super::sinks::{SinkConfig, SinkUrl};
 use super::watch_list::{JobSettings, StoreSettings};
 use super::{Config, DatabaseConfig, HttpConfig, LogConfig, PollConfig, TargetConfig, TlsConfig};
 use crate::core::event::{EventFilter, EventType};
-use crate::core::job::{JobKey, TargetStore, WatchId};
+use crate::core::job::{JobKey, TargetJob, TargetStore};
 use crate::core::kind::JobKind;
 use crate::core::tracker::PollPolicy;
 
@@ -106,8 +106,9 @@ fn set_poll(poll: &mut PollConfig, raw: PollTable, main: &mut ParsedFile) {
     set_if_present(&mut poll.use_list, raw.use_list);
 }
 
-/// Applies `[quota]` to the default target, or `[target.NAME.quota]` to a target that has inherited the quotas of `[quota]`. That target
-/// may be another account. So a rate or share directly in `[target.NAME.quota]` also replaces the inherited quotas of single operations.
+/// Applies `[quota]` to the default target, or `[target.NAME.quota]` to a target that has inherited the quotas of `[quota]`. A rate or
+/// share directly in `[target.NAME.quota]` also overrides that of the inherited `[quota.OPERATION]`, because the target may be another
+/// account. `[target.NAME.quota.OPERATION]` overrides both.
 fn set_quotas(target: &mut TargetConfig, raw: QuotaTable) {
     for quota in target.operation_quotas.values_mut().chain([&mut target.quota]) {
         set_if_present(&mut quota.requests_per_second, raw.requests_per_second.clone());
@@ -217,13 +218,13 @@ fn target(name: &Spanned<String>, raw: TargetTable, inherited: &TargetConfig) ->
 }
 
 /// Never `None`: a file whose job lacks a required key was left out before. The `Option` only allows `?`.
-fn job_entry(raw: JobTable, poll: &PollConfig) -> Option<(Arc<WatchId>, JobSettings)> {
+fn job_entry(raw: JobTable, poll: &PollConfig) -> Option<(Arc<TargetJob>, JobSettings)> {
     let store = raw.store_id_and_type()?.0.get_ref().clone();
     let key = JobKey { kind: value(raw.kind).unwrap_or(JobKind::ReferenceImport), store, job: value(raw.id)? };
     let name = value(raw.name).unwrap_or_else(|| key.to_string()).into();
     let labels = Arc::new(valid_labels(raw.labels));
     let entry = JobSettings { name, labels, policy: policy(raw.interval, poll), remove_after: None };
-    Some((Arc::new(WatchId { target: target_name(raw.target), key }), entry))
+    Some((Arc::new(TargetJob { target: target_name(raw.target), key }), entry))
 }
 
 /// One element for each kind.

@@ -19,8 +19,8 @@ use toml::de::DeValue;
 
 use super::urls::has_valid_port;
 use super::values::{
-    Invalid, ValueType, duration, duration_between, duration_candidates, duration_schema, name, no_candidates,
-    pattern_schema, read_text, read_word, regex, require, value_type, words_schema,
+    Invalid, ValueType, duration, duration_candidates, duration_schema, no_candidates, parse_duration_between,
+    parse_name, pattern_schema, read_text, read_word, regex, require, value_type, words_schema,
 };
 use crate::core::event::{EventFilter, EventType};
 use crate::core::secret::Secret;
@@ -138,9 +138,9 @@ pub fn redacted_url(url: &Uri) -> String {
 const RESERVED_HEADERS: [&str; 6] =
     ["connection", "content-length", "content-type", "host", "transfer-encoding", "user-agent"];
 
-// The name is a metric label, and an argument of commands.
+// A sink's name is short, because it is a metric label and people type it in commands.
 value_type!(SinkName, String, pattern_schema("^(?=.*\\S).{1,64}$"), |value| {
-    read_text(value, |text| name(text, 64), no_candidates)
+    read_text(value, |text| parse_name(text, 64), no_candidates)
 });
 value_type!(SinkUrlText, Secret, pattern_schema(URL_PATTERN), |value| {
     read_text(value, |text| parse_sink_url(text).map(|_| Secret::new(text)), no_candidates)

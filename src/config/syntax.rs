@@ -16,7 +16,7 @@ pub(super) fn problems(source: &SourceText, errors: &[Error]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (start, error) in places {
         let line_before = &text[line_start(start)..start];
-        let help = if Some(start) == unclosed(text) {
+        let help = if Some(start) == unclosed_string_start(text) {
             Some("end the string with three quotes")
         } else {
             help_for(line_before, &text[start..])
@@ -33,11 +33,11 @@ pub(super) fn problems(source: &SourceText, errors: &[Error]) -> Vec<Problem> {
 /// Returns where an error begins. A string in three quotes that is not closed is reported at its quotes, not at the end of the text.
 fn error_start(text: &str, error: &Error) -> usize {
     let start = text.floor_char_boundary(error.span().unwrap_or_default().start.min(text.len()));
-    if start >= text.trim_end().len() { unclosed(text).unwrap_or(start) } else { start }
+    if start >= text.trim_end().len() { unclosed_string_start(text).unwrap_or(start) } else { start }
 }
 
 /// Returns the start of an unclosed string in three quotes, if there is one: the number of quotes is then odd.
-fn unclosed(text: &str) -> Option<usize> {
+fn unclosed_string_start(text: &str) -> Option<usize> {
     let has_odd_number = |quotes: &&str| text.matches(*quotes).count() % 2 == 1;
     ["\"\"\"", "'''"].into_iter().filter(has_odd_number).filter_map(|quotes| text.rfind(quotes)).max()
 }

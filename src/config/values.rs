@@ -70,7 +70,7 @@ macro_rules! value_type {
 macro_rules! duration {
     ($name:ident, $min:expr, $max:expr) => {
         value_type!($name, Duration, duration_schema(&($min..=$max)), |value| {
-            read_text(value, |text| duration_between(text, &($min..=$max)), duration_candidates)
+            read_text(value, |text| parse_duration_between(text, &($min..=$max)), duration_candidates)
         });
     };
 }
@@ -113,7 +113,11 @@ duration!(BackoffInitial, SHORTEST_DELAY, 5 * MINUTE);
 duration!(BackoffMax, SECOND, HOUR);
 duration!(Retention, DAY, 36_500 * DAY);
 duration!(RemoveAfter, SECOND, 365 * DAY);
-value_type!(Interval, Option<Duration>, interval_schema(), |value| read_text(value, interval, duration_candidates));
+value_type!(Interval, Option<Duration>, interval_schema(), |value| read_text(
+    value,
+    parse_interval,
+    duration_candidates
+));
 // At least one minute, because the clocks of this host and of AWS may differ.
 duration!(CreatedWithin, MINUTE, 3_650 * DAY);
 
@@ -141,14 +145,14 @@ regex!(
 regex!(UserName, "^[^:]{1,128}$", "must be 1 to 128 characters without a colon");
 
 value_type!(Name, String, pattern_schema("^(?=.*\\S).{1,128}$"), |value| {
-    read_text(value, |text| name(text, 128), no_candidates)
+    read_text(value, |text| parse_name(text, 128), no_candidates)
 });
 id!(ReferenceStoreIdText, job::StoreId, IdOf::Store(StoreType::Reference));
 id!(SequenceStoreIdText, job::StoreId, IdOf::Store(StoreType::Sequence));
 id!(JobIdText, job::JobId, IdOf::Job);
-value_type!(FilePath, PathBuf, pattern_schema("^[^~$]"), |value| read_text(value, path, no_candidates));
+value_type!(FilePath, PathBuf, pattern_schema("^[^~$]"), |value| read_text(value, parse_path, no_candidates));
 value_type!(IncludePattern, PathBuf, pattern_schema("^([^*]*/)?([^*/]+\\*?|\\*)[^*/]*$"), |value| {
-    read_text(value, include_pattern, no_candidates)
+    read_text(value, parse_include_pattern, no_candidates)
 });
 value_type!(Listen, SocketAddr, pattern_schema("^.+:[0-9]{1,5}$"), |value| {
     let rule = "must be an IP address and a port up to 65535 such as \"127.0.0.1:10210\" or \"[::1]:10210\"";
@@ -161,8 +165,8 @@ value_type!(JobKindWord, JobKind, words_schema(&JOB_KINDS), |value| read_word(va
 value_type!(LogLevelWord, Level, words_schema(&LEVELS), |value| read_word(value, &LEVELS));
 value_type!(LogFormatWord, LogFormat, words_schema(&FORMATS), |value| read_word(value, &FORMATS));
 value_type!(LogRotationWord, LogRotation, words_schema(&ROTATIONS), |value| read_word(value, &ROTATIONS));
-value_type!(RequestsPerSecond, f64, number_schema(0.01, 100_000.0), |value| number(value, &(0.01..=100_000.0)));
-value_type!(Share, f64, number_schema(0.01, 1.0), |value| number(value, &(0.01..=1.0)));
+value_type!(RequestsPerSecond, f64, number_schema(0.01, 100_000.0), |value| read_number(value, &(0.01..=100_000.0)));
+value_type!(Share, f64, number_schema(0.01, 1.0), |value| read_number(value, &(0.01..=1.0)));
 value_type!(KeepFiles, usize, json!({"type": "integer", "minimum": 1, "maximum": 10_000}), |value| {
     let number: Option<usize> = value.as_integer().and_then(|number| number.to_string().parse().ok());
     let rule = || Invalid { rule: "must be a whole number from 1 to 10000".to_owned(), help: None };
@@ -236,7 +240,7 @@ fn number_schema(min: f64, max: f64) -> Json {
     json!({"type": "number", "minimum": min, "maximum": max})
 }
 
-fn number(value: &DeValue<'_>, limits: &RangeInclusive<f64>) -> Result<f64, Invalid> {
+fn read_number(value: &DeValue<'_>, limits: &RangeInclusive<f64>) -> Result<f64, Invalid> {
     let expected = format!("a number from {} to {}", limits.start(), limits.end());
     let number: Option<f64> = match value {
         DeValue::Integer(number) => number.to_string().parse().ok(),
@@ -269,7 +273,7 @@ pub(super) fn duration_schema(limits: &RangeInclusive<Duration>) -> Json {
     json!({"type": "string", "pattern": format!("^{DURATION_PATTERN}$"), "description": limits})
 }
 
-pub(super) fn duration_between(text: &str, limits: &RangeInclusive<Duration>) -> Result<Duration, String> {
+pub(super) fn parse_duration_between(text: &str, limits: &RangeInclusive<Duration>) -> Result<Duration, String> {
     let rule = "must be a duration such as \"30s\", \"5m\", \"12h\" or \"7d\"";
     let duration = parse_duration(text).map_err(|_| rule.to_owned())?;
     let (min, max) = (DurationText(*limits.start()), DurationText(*limits.end()));
@@ -288,11 +292,11 @@ fn interval_schema() -> Json {
     schema
 }
 
-fn interval(text: &str) -> Result<Option<Duration>, String> {
+fn parse_interval(text: &str) -> Result<Option<Duration>, String> {
     if text == "auto" {
         return Ok(None);
     }
-    duration_between(text, &(SHORTEST_DELAY..=DAY)).map(Some).map_err(|rule| format!("{rule}, or \"auto\""))
+    parse_duration_between(text, &(SHORTEST_DELAY..=DAY)).map(Some).map_err(|rule| format!("{rule}, or \"auto\""))
 }
 
 /// Checks the name of an AWS region.
@@ -324,13 +328,13 @@ fn parse_as<V: ValueType>(text: &str) -> Result<V::Value, String> {
 }
 
 /// Parses the name of a watch, an AWS profile or a sink.
-pub(super) fn name(text: &str, length_max: usize) -> Result<String, String> {
+pub(super) fn parse_name(text: &str, length_max: usize) -> Result<String, String> {
     let is_name =
         text.chars().count() <= length_max && !text.trim().is_empty() && !text.chars().any(is_unsafe_to_display);
     require(is_name, &format!("must be 1 to {length_max} visible characters")).map(|()| text.to_owned())
 }
 
-fn path(text: &str) -> Result<PathBuf, String> {
+fn parse_path(text: &str) -> Result<PathBuf, String> {
     require(!text.trim().is_empty(), "must not be empty")?;
     require(
         !text.contains(|c: char| c.is_control()),
@@ -340,8 +344,8 @@ fn path(text: &str) -> Result<PathBuf, String> {
     Ok(text.into())
 }
 
-fn include_pattern(text: &str) -> Result<PathBuf, String> {
-    let path = path(text)?;
+fn parse_include_pattern(text: &str) -> Result<PathBuf, String> {
+    let path = parse_path(text)?;
     let (directory, name) = text.rsplit_once('/').unwrap_or(("", text));
     let is_pattern = !name.is_empty() && !directory.contains('*') && name.matches('*').count() <= 1;
     require(is_pattern, "must name files, with at most one `*`, in the last part of the path")?;

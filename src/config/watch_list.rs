@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::TargetConfig;
-use crate::core::job::{JobKey, Labels, TargetStore, WatchId};
+use crate::core::job::{JobKey, Labels, TargetJob, TargetStore};
 use crate::core::tracker::PollPolicy;
 
 /// The jobs and stores to watch, without duplicates.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WatchList {
     /// In an `Arc`, because the list may be long and configurations are cloned.
-    pub jobs: Arc<BTreeMap<Arc<WatchId>, JobSettings>>,
-    /// The stores whose jobs are discovered. The kind of the jobs is part of the key.
+    pub jobs: Arc<BTreeMap<Arc<TargetJob>, JobSettings>>,
+    /// The stores whose jobs are discovered: one element for each store and kind of job.
     pub stores: BTreeMap<TargetStore, StoreSettings>,
 }
 
@@ -32,7 +32,7 @@ pub struct JobSettings {
 /// The settings of a store's jobs of one kind. All kinds of a `[[store]]` have the same settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreSettings {
-    /// The maximum age of a job when refwatch first lists the store.
+    /// The maximum age of a job when the store's lister starts. Older jobs are not discovered.
     pub created_within: Duration,
     /// The settings of the store's jobs that have no entry of their own. These jobs share the store's name.
     pub job_settings: JobSettings,
@@ -75,7 +75,7 @@ impl WatchList {
         let target: Arc<str> = TargetConfig::DEFAULT.into();
         let entry = |key: JobKey| {
             let name = key.to_string().into();
-            let id = WatchId { target: Arc::clone(&target), key };
+            let id = TargetJob { target: Arc::clone(&target), key };
             (Arc::new(id), JobSettings { name, labels: Arc::default(), policy, remove_after: None })
         };
         Self { jobs: Arc::new(jobs.into_iter().map(entry).collect()), stores: BTreeMap::new() }
@@ -83,8 +83,8 @@ impl WatchList {
 
     /// Returns the settings of a job. The job's own entry overrides its store's entry. `None`: the job is not watched.
     #[must_use]
-    pub fn entry(&self, id: &WatchId) -> Option<&JobSettings> {
-        self.jobs.get(id).or_else(|| Some(&self.stores.get(&id.target_store())?.job_settings))
+    pub fn job_settings(&self, target_job: &TargetJob) -> Option<&JobSettings> {
+        self.jobs.get(target_job).or_else(|| Some(&self.stores.get(&target_job.target_store())?.job_settings))
     }
 
     /// The number of stores, however many kinds of each are watched.
@@ -129,9 +129,9 @@ mod tests {
         let id = list.jobs.keys().next().expect("a job").clone();
         let entry = StoreSettings::new("all".into(), PollConfig::default().policy());
         list.stores.insert(id.target_store(), entry);
-        let name = |list: &WatchList, id| list.entry(id).map(|entry| entry.name.to_string());
+        let name = |list: &WatchList, id| list.job_settings(id).map(|entry| entry.name.to_string());
         assert_eq!(name(&list, &id).as_deref(), Some("1234567890/1000000001"));
-        let other = id.target_store().watch_id("1000000002".parse().expect("an id"));
+        let other = id.target_store().target_job("1000000002".parse().expect("an id"));
         assert_eq!(name(&list, &other).as_deref(), Some("all"));
         list.stores.clear();
         assert_eq!(name(&list, &other), None);

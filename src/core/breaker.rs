@@ -36,12 +36,20 @@ struct CircuitBreaker {
     closed_at: Option<Monotonic>,
 }
 
+/// Why a breaker is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenCause {
+    /// No request gets a usable response.
+    Unreachable,
+    /// There are no credentials, or requests are rejected because of their credentials or permissions.
+    Rejected,
+}
+
 #[derive(Clone, Debug)]
 pub struct OpenState {
     /// The message of the failure that opened the breaker, or of the last failed probe.
     pub message: String,
-    /// True if no request gets a usable response; false if requests are rejected.
-    pub unreachable: bool,
+    pub cause: OpenCause,
     /// When the next probe may be sent.
     pub probe_at: Monotonic,
     /// When the failure of `message` was known.
@@ -53,28 +61,30 @@ impl CircuitBreaker {
         Self { failures: 0, first_failure: None, backoff: Backoff::new(policy), open_state: None, closed_at: None }
     }
 
-    /// Records the failure of a request that was sent at `sent`. Returns true if the breaker opened, or if its cause changed from
-    /// unreachable to rejected or back.
-    fn failed(&mut self, failure: &RequestFailure, sent: Monotonic, now: Monotonic) -> bool {
+    /// Records the failure of a request that was sent at `sent_at`. Returns true if the breaker opened, or if its cause changed.
+    fn failed(&mut self, failure: &RequestFailure, sent_at: Monotonic, now: Monotonic) -> bool {
         self.failures = self.failures.saturating_add(1);
         let first_failure = *self.first_failure.get_or_insert(now);
-        let unreachable = !failure.reason.class().needs_operator;
+        let cause = if failure.reason.class().needs_operator { OpenCause::Rejected } else { OpenCause::Unreachable };
+        let is_unreachable = cause == OpenCause::Unreachable;
         let opens_or_probe = match &self.open_state {
-            None => self.failures >= FAILURES_MIN && (!unreachable || sent.since(first_failure) >= UNREACHABLE_MIN),
+            None => {
+                self.failures >= FAILURES_MIN && (!is_unreachable || sent_at.since(first_failure) >= UNREACHABLE_MIN)
+            }
             // A request that was sent before the recorded failure was known is not a probe.
-            Some(open_state) => sent >= open_state.failed_at,
+            Some(open_state) => sent_at >= open_state.failed_at,
         };
         if !opens_or_probe {
             return false;
         }
         // Only one probe is in flight, so its delay needs no jitter.
         let delay = self.backoff.next_delay(0.0);
-        let delay = if unreachable { delay.min(UNREACHABLE_PROBE_MAX) } else { delay };
+        let delay = if is_unreachable { delay.min(UNREACHABLE_PROBE_MAX) } else { delay };
         let message = failure.message.clone();
         // The delay starts when the probe is sent, because a probe may last as long as its timeout.
-        let probe_at = sent + delay;
-        let before = self.open_state.replace(OpenState { message, unreachable, probe_at, failed_at: now });
-        before.is_none_or(|before| before.unreachable != unreachable)
+        let probe_at = sent_at + delay;
+        let before = self.open_state.replace(OpenState { message, cause, probe_at, failed_at: now });
+        before.is_none_or(|before| before.cause != cause)
     }
 
     /// Closes the breaker and resets its counts. Returns its state if it was open.
@@ -109,8 +119,8 @@ pub enum BreakerKey {
 pub struct BreakerEvent {
     pub key: BreakerKey,
     pub is_open: bool,
-    /// See [`OpenState::unreachable`]. If the breaker closed, this was its cause.
-    pub unreachable: bool,
+    /// Why the breaker is open or, if it closed, was open.
+    pub cause: OpenCause,
 }
 
 impl TargetBreakers {
@@ -119,13 +129,13 @@ impl TargetBreakers {
         Self { policy, breakers: BTreeMap::new() }
     }
 
-    /// Records the end of a request to `store`, sent at `sent`.
+    /// Records the end of a request to `store`, sent at `sent_at`.
     pub fn request_ended(
         &mut self,
         operation: Operation,
         store: &StoreId,
         failure: Option<&RequestFailure>,
-        sent: Monotonic,
+        sent_at: Monotonic,
         now: Monotonic,
     ) -> Vec<BreakerEvent> {
         let class = failure.map(|failure| failure.reason.class());
@@ -143,14 +153,14 @@ impl TargetBreakers {
         let mut events = Vec::new();
         for key in succeeded {
             if let Some(before) = self.breaker(&key).succeeded(now) {
-                events.push(BreakerEvent { key, is_open: false, unreachable: before.unreachable });
+                events.push(BreakerEvent { key, is_open: false, cause: before.cause });
             }
         }
         if let Some((key, failure)) = failed.zip(failure)
-            && self.breaker(&key).failed(failure, sent, now)
+            && self.breaker(&key).failed(failure, sent_at, now)
+            && let Some(cause) = self.state_if_open(&key).map(|state| state.cause)
         {
-            let unreachable = self.state_if_open(&key).is_some_and(|state| state.unreachable);
-            events.push(BreakerEvent { key, is_open: true, unreachable });
+            events.push(BreakerEvent { key, is_open: true, cause });
         }
         events
     }
@@ -160,13 +170,13 @@ impl TargetBreakers {
         self.breakers.get(key)?.open_state.as_ref()
     }
 
-    /// True if the target's breaker, or the one for polls of `kind` in `store`, closed after `sent`. Failed jobs are then polled
+    /// True if the target's breaker, or the one for polls of `kind` in `store`, closed after `sent_at`. Failed jobs are then polled
     /// early. `UNREACHABLE_MIN` limits how often this happens to jobs that keep failing on a working target.
     #[must_use]
-    pub fn breaker_closed_after(&self, kind: JobKind, store: &StoreId, sent: Monotonic) -> bool {
+    pub fn breaker_closed_after(&self, kind: JobKind, store: &StoreId, sent_at: Monotonic) -> bool {
         let store = BreakerKey::Store(Operation::Get(kind), store.clone());
         let closed = |key| self.breakers.get(key).and_then(|breaker| breaker.closed_at);
-        [&BreakerKey::Target, &store].into_iter().filter_map(closed).any(|closed| closed > sent)
+        [&BreakerKey::Target, &store].into_iter().filter_map(closed).any(|closed| closed > sent_at)
     }
 
     /// Why the target is down, if it is. Its own breaker is open, or every store breaker of a `Get` operation is open. If there

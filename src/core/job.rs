@@ -99,15 +99,15 @@ pub enum InvalidJobKey {
     Id(#[from] InvalidId),
 }
 
-/// A job and the target that it is polled through. It identifies a watch.
+/// A job and the target that it is polled through. Two targets may poll the same job.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WatchId {
+pub struct TargetJob {
     /// The target's name in the configuration.
     pub target: Arc<str>,
     pub key: JobKey,
 }
 
-impl WatchId {
+impl TargetJob {
     #[must_use]
     pub fn target_store(&self) -> TargetStore {
         let JobKey { kind, store, .. } = &self.key;
@@ -126,9 +126,9 @@ pub struct TargetStore {
 
 impl TargetStore {
     #[must_use]
-    pub fn watch_id(&self, job: JobId) -> Arc<WatchId> {
+    pub fn target_job(&self, job: JobId) -> Arc<TargetJob> {
         let key = JobKey { kind: self.kind, store: self.store.clone(), job };
-        Arc::new(WatchId { target: Arc::clone(&self.target), key })
+        Arc::new(TargetJob { target: Arc::clone(&self.target), key })
     }
 }
 
@@ -254,7 +254,7 @@ pub struct Snapshot {
     pub completed_at: Option<Timestamp>,
     /// Empty if the response names no items, which the API page does not allow.
     pub items: Items,
-    /// The limits that the response exceeded. What is over a limit is left out.
+    /// The limits that the response exceeded. Values beyond a limit are left out.
     pub exceeded: Vec<Limit>,
 }
 

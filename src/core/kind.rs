@@ -26,9 +26,9 @@ pub struct KindInfo {
     pub list_member: &'static str,
     pub store: StoreType,
     /// The words for the work, for one item and for a finished item: "import", "source", "imported".
-    pub work: &'static str,
-    pub item: &'static str,
-    pub finished: &'static str,
+    pub work_noun: &'static str,
+    pub item_noun: &'static str,
+    pub finished_participle: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,9 +79,9 @@ impl JobKind {
                 list_operation: "ListReferenceImportJobs",
                 list_member: "importJobs",
                 store: StoreType::Reference,
-                work: "import",
-                item: "source",
-                finished: "imported",
+                work_noun: "import",
+                item_noun: "source",
+                finished_participle: "imported",
             },
             Self::ReadSetImport => KindInfo {
                 name: "read_set_import",
@@ -89,9 +89,9 @@ impl JobKind {
                 list_operation: "ListReadSetImportJobs",
                 list_member: "importJobs",
                 store: StoreType::Sequence,
-                work: "import",
-                item: "source",
-                finished: "imported",
+                work_noun: "import",
+                item_noun: "source",
+                finished_participle: "imported",
             },
             Self::ReadSetExport => KindInfo {
                 name: "read_set_export",
@@ -99,9 +99,9 @@ impl JobKind {
                 list_operation: "ListReadSetExportJobs",
                 list_member: "exportJobs",
                 store: StoreType::Sequence,
-                work: "export",
-                item: "read set",
-                finished: "exported",
+                work_noun: "export",
+                item_noun: "read set",
+                finished_participle: "exported",
             },
             Self::ReadSetActivation => KindInfo {
                 name: "read_set_activation",
@@ -109,9 +109,9 @@ impl JobKind {
                 list_operation: "ListReadSetActivationJobs",
                 list_member: "activationJobs",
                 store: StoreType::Sequence,
-                work: "activation",
-                item: "read set",
-                finished: "activated",
+                work_noun: "activation",
+                item_noun: "read set",
+                finished_participle: "activated",
             },
         }
     }
@@ -124,7 +124,7 @@ impl JobKind {
     /// The heading of a list of items: "Sources" or "Read sets", or "Items" if jobs of these kinds have both.
     #[must_use]
     pub fn items_heading(kinds: impl IntoIterator<Item = Self>) -> String {
-        let mut kinds = kinds.into_iter().map(|kind| kind.info().item);
+        let mut kinds = kinds.into_iter().map(|kind| kind.info().item_noun);
         let item = kinds.next().filter(|item| kinds.all(|other| other == *item)).unwrap_or("item");
         let mut heading = format!("{item}s");
         heading[..1].make_ascii_uppercase();
@@ -162,8 +162,9 @@ mod tests {
     #[test]
     fn the_words_of_each_kind_follow_its_store() {
         let rows = JobKind::ALL.map(|kind| {
-            let KindInfo { store, work, item, finished, .. } = kind.info();
-            [kind.as_str(), store.id_key(), store.id_member(), store.noun(), work, item, finished].join(", ")
+            let KindInfo { store, work_noun, item_noun, finished_participle, .. } = kind.info();
+            [kind.as_str(), store.id_key(), store.id_member(), store.noun(), work_noun, item_noun, finished_participle]
+                .join(", ")
         });
         let expected = [
             "reference_import, reference_store_id, referenceStoreId, reference store, import, source, imported",

@@ -17,7 +17,7 @@ use crate::database::WriterError;
 use crate::http::tls::Tls;
 use crate::logging::Log;
 use crate::state::SharedState;
-use crate::tasks::job_watcher::TaskContext;
+use crate::tasks::context::TaskContext;
 
 /// The maximum time between two rounds. A shorter watchdog interval replaces it.
 const INTERVAL: Duration = Duration::from_secs(5);

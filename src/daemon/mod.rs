@@ -36,7 +36,7 @@ use crate::metrics::Metrics;
 use crate::notify::{HttpTransport, SinkContext, Sinks};
 use crate::reload::ReloadRequests;
 use crate::state::SharedState;
-use crate::tasks::job_watcher::TaskContext;
+use crate::tasks::context::TaskContext;
 use crate::tasks::supervisor::{Supervisor, SupervisorError};
 use config_watcher::{ConfigWatcher, Loader};
 use maintenance::{Maintenance, publish_certificate};

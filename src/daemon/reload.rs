@@ -13,7 +13,7 @@ use crate::config::{Config, Loaded, LogConfig, Problems};
 use crate::database::WriterError;
 use crate::reload::ReloadResult;
 use crate::state::ConfigError;
-use crate::tasks::job_watcher::TaskContext;
+use crate::tasks::context::TaskContext;
 use crate::tasks::supervisor::SupervisorError;
 
 /// Published if included files have errors, or directories of them cannot be listed.
@@ -72,11 +72,11 @@ impl Daemon {
         self.config_watcher.retry();
     }
 
-    /// Reports a failure. `in_force` says what is used now.
-    fn reject(&self, in_force: &str, summary: String, details: String) -> ReloadResult {
-        error!(event = "reload_failed", "reload failed: {in_force}");
-        let result = Err(format!("{details}\n\n{in_force}"));
-        let error = ConfigError { in_force: in_force.to_owned(), summary, details };
+    /// Reports a failure. `in_use` names the configuration that is used despite the failure.
+    fn reject(&self, in_use: &str, summary: String, details: String) -> ReloadResult {
+        error!(event = "reload_failed", "reload failed: {in_use}");
+        let result = Err(format!("{details}\n\n{in_use}"));
+        let error = ConfigError { in_use: in_use.to_owned(), summary, details };
         self.context.shared.update_daemon(|daemon| daemon.config_error = Some(error));
         result
     }
@@ -134,7 +134,7 @@ pub(super) fn publish_config(context: &TaskContext, config: &Config, problems: &
     log_problems(problems);
     let error = (!problems.is_empty()).then(|| {
         error!(event = "include_not_readable", "{FILES_LEFT_OUT}");
-        ConfigError { in_force: FILES_LEFT_OUT.to_owned(), summary: problems.summary(), details: problems.to_string() }
+        ConfigError { in_use: FILES_LEFT_OUT.to_owned(), summary: problems.summary(), details: problems.to_string() }
     });
     context.shared.update_daemon(|daemon| {
         daemon.config_loaded_at = Some(loaded_at);

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, Result, Row, ToSql, Transaction, named_params, params};
+use rusqlite::{Connection, OptionalExtension as _, ToSql, Transaction, named_params, params};
 use serde_json::json;
 
 use super::changes::{last_row_id, terminal_statuses};
@@ -62,8 +62,8 @@ pub struct DeliveryStep {
     pub in_flight: BTreeSet<i64>,
     /// How many more events the sink can send now.
     pub limit: usize,
-    /// Skips this many due events, cyclically. The caller raises it after a failure, so that one event that always fails does not block the
-    /// others.
+    /// Moves this many due events to the end of the list, cyclically. The caller raises the number after a request that found the sink
+    /// unavailable. The event of that request stays due, and would otherwise be sent first again.
     pub rotation: usize,
 }
 
@@ -136,10 +136,10 @@ impl DatabaseReader {
     ///
     /// # Errors
     /// There is no database, its schema has another version, or it cannot be read.
-    pub fn undelivered(&self, job: &JobKey, limit: usize) -> std::result::Result<Vec<UndeliveredEvent>, ReadError> {
+    pub fn undelivered(&self, job: &JobKey, limit: usize) -> Result<Vec<UndeliveredEvent>, ReadError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.in_transaction(|connection| {
-            let read = |row: &Row<'_>| {
+            let read = |row: &rusqlite::Row<'_>| {
                 let (sink, target, event_type, rejections, has_failed, reason) = row.try_into()?;
                 Ok(UndeliveredEvent { sink, target, event_type, rejections, has_failed, reason })
             };
@@ -159,7 +159,7 @@ impl Database {
         &self,
         sinks: BTreeMap<Arc<str>, String>,
         now: Timestamp,
-    ) -> std::result::Result<(), WriterError> {
+    ) -> Result<(), WriterError> {
         self.transaction(move |transaction| synchronize(transaction, &sinks, now)).await
     }
 
@@ -167,7 +167,7 @@ impl Database {
     ///
     /// # Errors
     /// The database cannot be written, or the writer has stopped. The step may be repeated; an attempt may then be counted twice.
-    pub async fn step_deliveries(&self, step: DeliveryStep) -> std::result::Result<StepResult, WriterError> {
+    pub async fn step_deliveries(&self, step: DeliveryStep) -> Result<StepResult, WriterError> {
         self.transaction(move |transaction| step_queue(transaction, &step)).await
     }
 
@@ -181,16 +181,20 @@ impl Database {
         sink: Arc<str>,
         filter: EventFilter,
         replay: ReplayFilter,
-    ) -> std::result::Result<usize, WriterError> {
+    ) -> Result<usize, WriterError> {
         let queued = self.transaction(move |transaction| replay_events(transaction, &sink, &filter, &replay)).await?;
         self.sink_wakeups.send_modify(|count| *count += 1);
         Ok(queued)
     }
 }
 
-fn synchronize(transaction: &Transaction<'_>, sinks: &BTreeMap<Arc<str>, String>, now: Timestamp) -> Result<()> {
+fn synchronize(
+    transaction: &Transaction<'_>,
+    sinks: &BTreeMap<Arc<str>, String>,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
     let mut query = transaction.prepare("SELECT name FROM sinks")?;
-    let known = query.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>>>()?;
+    let known = query.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
     for name in known.iter().filter(|name| !sinks.contains_key(name.as_str())) {
         transaction.execute("DELETE FROM deliveries WHERE sink = ?", [name])?;
         transaction.execute("DELETE FROM sinks WHERE name = ?", [name])?;
@@ -206,7 +210,7 @@ fn synchronize(transaction: &Transaction<'_>, sinks: &BTreeMap<Arc<str>, String>
     Ok(())
 }
 
-fn step_queue(transaction: &Transaction<'_>, step: &DeliveryStep) -> Result<StepResult> {
+fn step_queue(transaction: &Transaction<'_>, step: &DeliveryStep) -> rusqlite::Result<StepResult> {
     let DeliveryStep { sink, filter, now, outcomes, in_flight, limit, rotation, .. } = step;
     for (event_id, outcome) in outcomes {
         save_outcome(transaction, step, *event_id, outcome)?;
@@ -231,7 +235,8 @@ fn step_queue(transaction: &Transaction<'_>, step: &DeliveryStep) -> Result<Step
             unreadable += 1;
         }
     }
-    let columns = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, optional_time(row, 2), optional_time(row, 3)));
+    let columns =
+        |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, optional_time(row, 2), optional_time(row, 3)));
     let (waiting, failed, oldest_observed_at, next_due) =
         transaction.prepare_cached(SELECT_COUNTS)?.query_one(params![sink, millisecond_text(*now)], columns)?;
     let next_due = if unreadable > 0 { Some(*now) } else { next_due };
@@ -243,7 +248,7 @@ fn save_outcome(
     DeliveryStep { sink, config_hash, now, .. }: &DeliveryStep,
     event_id: i64,
     outcome: &DeliveryOutcome,
-) -> Result<()> {
+) -> rusqlite::Result<()> {
     let now = millisecond_text(*now);
     match outcome {
         DeliveryOutcome::Delivered => {
@@ -266,7 +271,7 @@ fn save_outcome(
 
 /// Queues the events that the sink wants in the rows after its cursor, and moves the cursor to the last row. No limit is needed: a sink
 /// takes a step after each commit, so these are few rows.
-fn queue_new_events(transaction: &Transaction<'_>, sink: &str, filter: &EventFilter) -> Result<()> {
+fn queue_new_events(transaction: &Transaction<'_>, sink: &str, filter: &EventFilter) -> rusqlite::Result<()> {
     let sql = "SELECT cursor FROM sinks WHERE name = ?";
     let cursor: Option<i64> = transaction.prepare_cached(sql)?.query_row([sink], |row| row.get(0)).optional()?;
     let last_row = last_row_id(transaction)?;
@@ -290,7 +295,7 @@ fn replay_events(
     sink: &str,
     filter: &EventFilter,
     replay: &ReplayFilter,
-) -> Result<usize> {
+) -> rusqlite::Result<usize> {
     let ReplayFilter { jobs, since, failed } = replay;
     let jobs: Vec<_> = jobs.iter().map(|JobKey { kind, store, job }| format!("{kind}/{store}/{job}")).collect();
     // Rows after the cursor are queued without a replay.
@@ -311,7 +316,7 @@ fn queue_events(
     failed: bool,
     condition: &str,
     values: &[(&str, &dyn ToSql)],
-) -> Result<usize> {
+) -> rusqlite::Result<usize> {
     let types: Vec<_> = filter.types.iter().map(EventType::as_str).collect();
     // Only `*` is special in a pattern, so the other special characters of GLOB are escaped.
     let escaped = |pattern: &String| pattern.replace('[', "[[]").replace('?', "[?]");
@@ -334,7 +339,7 @@ fn queue_events(
 
 /// The id and rejections of the first waiting event of each job, if it is due. After the clock was set back, an event whose last rejection
 /// is in the future is due at once.
-fn due_events(connection: &Connection, sink: &str, now: Timestamp, limit: usize) -> Result<Vec<(i64, u32)>> {
+fn due_events(connection: &Connection, sink: &str, now: Timestamp, limit: usize) -> rusqlite::Result<Vec<(i64, u32)>> {
     let sql =
         "SELECT transition_id, attempts FROM deliveries AS due WHERE sink = ?1 AND (next_attempt_at <= ?2 OR at > ?3)
             AND next_attempt_at IS NOT NULL
@@ -350,6 +355,6 @@ fn due_events(connection: &Connection, sink: &str, now: Timestamp, limit: usize)
 }
 
 /// `None` if the time is NULL, or is damaged.
-fn optional_time(row: &Row<'_>, column: usize) -> Option<Timestamp> {
+fn optional_time(row: &rusqlite::Row<'_>, column: usize) -> Option<Timestamp> {
     row.get::<_, Option<Box<str>>>(column).ok()??.parse().ok()
 }

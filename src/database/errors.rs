@@ -24,7 +24,8 @@ pub enum FileError {
     /// `pid` is the content of the lock file. Until the other process has written its id, it is `None` or the id of an earlier writer.
     #[error("{path}: the database is in use by {}", holder(*.pid))]
     InUse { path: PathBuf, pid: Option<u32> },
-    /// The daemon creates a missing directory only if it is the default of a user. The disk of another directory may not be mounted yet.
+    /// The daemon creates a missing directory only if it is the default directory of a user (`DatabaseConfig::is_in_user_directory`). The
+    /// disk of another directory may not be mounted yet.
     #[error(
         "{path}: there is no such directory for the database: mount its disk, or create it for the user that runs refwatch: \
          install -d -m 750 -o {owner} {path}"
@@ -150,7 +151,8 @@ impl FileError {
         }
     }
 
-    /// Whether the error remains after a restart, until the configuration or the machine is changed.
+    /// Whether the error counts as lasting until a person acts. The daemon then exits with `EX_CONFIG`, and systemd does not restart it.
+    /// After any other error systemd restarts it.
     #[must_use]
     pub fn outlasts_restart(&self) -> bool {
         matches!(self, Self::NewerSchema { .. } | Self::MissingDirectory { .. } | Self::Foreign { .. })

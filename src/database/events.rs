@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension as _, Result, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::changes::{OF_JOB, job_values};
 use super::queries::select;
 use super::tables::{Row, millisecond_text};
 use crate::core::event::EventType;
-use crate::core::job::{Items, WatchId};
+use crate::core::job::{Items, TargetJob};
 use crate::core::time::Timestamp;
 use crate::core::transition::{ItemTransition, Transition, WatchInfo};
 
@@ -17,7 +17,7 @@ use crate::core::transition::{ItemTransition, Transition, WatchInfo};
 pub struct Event {
     /// The id of its row, in the table of transitions or of details.
     pub id: i64,
-    pub watch_id: WatchId,
+    pub target_job: TargetJob,
     pub event_type: EventType,
     /// How many times the job has had an event of this type, this event included.
     pub occurrence: u32,
@@ -30,8 +30,8 @@ pub struct Event {
     pub items: Items,
 }
 
-/// Type, time and occurrence of an event. The occurrences are counted in the base tables: SQLite finds one id in the view `events` by
-/// an index, but would scan the whole view to count.
+/// Type, time and occurrence of an event. `type` is the new status, or `vanished` (view `events`, `migrations/6.sql`). The occurrences are
+/// counted in the base tables: SQLite finds one id in the view `events` by an index, but would scan the whole view to count.
 pub(super) const SELECT_EVENT: &str = "SELECT type, observed_at,
         (SELECT count(*) FROM transitions WHERE store_id = event.store_id AND job_id = event.job_id
             AND kind = event.kind AND target = event.target AND id <= event.id AND to_status = type)
@@ -40,34 +40,39 @@ pub(super) const SELECT_EVENT: &str = "SELECT type, observed_at,
     FROM events AS event WHERE id = ?";
 
 /// `None` if there is no such event, or it cannot be read.
-pub(super) fn load_event(connection: &Connection, event_id: i64) -> Result<Option<Event>> {
-    let columns = |row: &rusqlite::Row<'_>| -> Result<(String, String, u32)> { row.try_into() };
+pub(super) fn load_event(connection: &Connection, event_id: i64) -> rusqlite::Result<Option<Event>> {
+    let columns = |row: &rusqlite::Row<'_>| -> rusqlite::Result<(String, String, u32)> { row.try_into() };
     let found =
         connection.prepare_cached(SELECT_EVENT)?.query_row([event_id], |row| Ok(columns(row).ok())).optional()?;
     let Some((event_type, observed_at, occurrence)) = found.flatten() else { return Ok(None) };
     let (event_type, Ok(observed_at)) = (EventType::from(&*event_type), observed_at.parse()) else { return Ok(None) };
     let latest_clause = "WHERE id <= ?1 AND (store_id, job_id, kind, target)
         = (SELECT store_id, job_id, kind, target FROM events WHERE id = ?1) ORDER BY id DESC";
-    let Some(Row { id, watch_id, value: mut transition }) =
+    let Some(Row { id, target_job, value: mut transition }) =
         select::<Transition>(connection, latest_clause, [event_id], 1)?.into_iter().next()
     else {
         return Ok(None);
     };
-    // Another id means that `select` has skipped the event's own row, because it is unreadable. The row of a
-    // vanishing is in `details`, so this is the job's last transition.
+    // An event `vanished` is in `details`, so the row is the job's last transition before the event. For any other event, another id means
+    // that `select` has skipped the event's own row, because it is unreadable.
     if id != event_id && event_type != EventType::Vanished {
         return Ok(None);
     }
-    let items = items(connection, &watch_id, event_id, observed_at)?;
+    let items = items(connection, &target_job, event_id, observed_at)?;
     let watch = Arc::clone(transition.watch.get_or_insert_default());
-    Ok(Some(Event { id: event_id, watch_id, event_type, occurrence, observed_at, transition, watch, items }))
+    Ok(Some(Event { id: event_id, target_job, event_type, occurrence, observed_at, transition, watch, items }))
 }
 
 /// The items of the job after the change that contains the event. The rows of items in that change have higher ids, so they are found by
 /// `observed_at`, which is the same.
-fn items(connection: &Connection, watch_id: &WatchId, event_id: i64, observed_at: Timestamp) -> Result<Items> {
+fn items(
+    connection: &Connection,
+    target_job: &TargetJob,
+    event_id: i64,
+    observed_at: Timestamp,
+) -> rusqlite::Result<Items> {
     let clauses = format!("WHERE {OF_JOB} AND (id < ? OR observed_at = ?) ORDER BY id");
-    let [store, job, kind, target] = job_values(watch_id);
+    let [store, job, kind, target] = job_values(target_job);
     let values = params![store, job, kind, target, event_id, millisecond_text(observed_at)];
     let mut items = Items::new();
     for Row { value: ItemTransition { key, to, .. }, .. } in

@@ -252,7 +252,7 @@ impl DatabaseFile {
             return Err(FileError::of_system(&self.path, "move the write-ahead log into the database")(busy));
         }
         let at_path = identity_at(&self.path);
-        // `None` if the database was restored, and then the sync below failed.
+        // `None` if an earlier call has restored the database, but could not sync the directory. This call syncs it again.
         if let Some(database) = &self.locked_database {
             let metadata = database.metadata().map_err(FileError::of_system(&self.path, "read the file"))?;
             if at_path == Some(identity(&metadata)) {

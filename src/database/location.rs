@@ -62,7 +62,7 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, FileError> {
     Err(FileError::of_system(&path, "resolve the path")(rustix::io::Errno::LOOP.into()))
 }
 
-/// [`inspect`] for a resolved path, with the same condition.
+/// [`inspect`] for a resolved path. Like it, must not be called in a process that has this database open.
 pub(super) fn inspect_files(path: &Path) -> Result<(), FileError> {
     let lock_path = with_suffix(path, ".lock");
     let lock = read_start(&lock_path, LOCK_LENGTH_MAX + 1)?;

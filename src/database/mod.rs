@@ -1,14 +1,18 @@
 //! The database: the durable log of job changes and the queues of the sinks, in SQLite.
 //!
-//! [`Database`] appends changes and restores job states, both through one writer that owns the connection. [`DatabaseReader`] opens
-//! the file itself, with or without a running daemon. `queries`, `ended` and `deliveries` have its methods. Changes of jobs are added and,
-//! after the configured retention, deleted. They are never updated.
+//! [`Database`] appends changes and restores job states, both through one writer that owns the connection. [`DatabaseReader`] opens the
+//! file itself, with or without a running daemon. Its methods are in `queries`, `ended` and `deliveries`. `deliveries` also has the methods
+//! of [`Database`] that change the queues of the sinks. Changes of jobs are added and, after the configured retention, deleted. They are
+//! never updated.
 //!
-//! - A target is an AWS region or endpoint with credentials. A store has jobs, and a job has items. A job is identified by its [`WatchId`],
-//!   the target and the job: the rows of one job watched through two targets are separate. The column `watch` has the name of the watch.
+//! - A target is an AWS region or endpoint with credentials. A store is a resource of AWS, such as a reference store. It has jobs, and a
+//!   job has items. A [`TargetJob`] is a target, and the kind, store and id of a job: the rows of one job polled through two targets are
+//!   separate. The column `transitions.watch` has the name of the `[[job]]` or `[[store]]` because of which the job was watched.
 //! - A change is what one poll showed of one job: a transition of the job's status, transitions of its items, and details, such as that AWS
 //!   no longer knows the job (it vanished). It is stored as a whole.
-//! - A sink receives notifications of events. An event is a transition, or the detail that a job vanished. Its id is the id of that row.
+//! - Transitions of jobs and of items, and details, are rows of three tables. One sequence numbers them, in the order of writing.
+//! - A sink receives notifications of events. An event is a transition of a job, or the detail that a job vanished. Its id is the id of its
+//!   row. Each sink has a cursor: the events in rows after the cursor are not in the sink's queue yet.
 //! - A delivery is an event that waits for a sink, or that has failed permanently. Only a replay sends a failed event again.
 //!
 //! A change is acknowledged once it is on disk: write-ahead log (WAL), `synchronous=FULL`. A commit that reported an error may have
@@ -33,7 +37,7 @@ use std::sync::Arc;
 use rusqlite::Transaction;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::core::job::{TargetStore, WatchId};
+use crate::core::job::{TargetJob, TargetStore};
 use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
 use crate::core::transition::Change;
@@ -66,7 +70,7 @@ pub struct Database {
 /// Selects the jobs to restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobQuery {
-    These(Vec<Arc<WatchId>>),
+    These(Vec<Arc<TargetJob>>),
     /// The jobs of a store that have not ended, or whose end was observed at `ended_since` or later.
     Retained {
         target_store: TargetStore,
@@ -121,7 +125,7 @@ impl Database {
     ///
     /// # Errors
     /// The database cannot be read, or the writer has stopped.
-    pub async fn restore(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, JobState>, WriterError> {
+    pub async fn restore(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<TargetJob>, JobState>, WriterError> {
         if jobs == JobQuery::These(Vec::new()) {
             return Ok(BTreeMap::new());
         }
@@ -133,12 +137,12 @@ impl Database {
     /// # Errors
     /// The change may or may not be on disk. Appending it again before the job's next change does not duplicate it. After
     /// [`WriterError::Stopped`] every attempt fails.
-    pub async fn append(&self, watch_id: &WatchId, change: &Change) -> Result<(), WriterError> {
+    pub async fn append(&self, target_job: &TargetJob, change: &Change) -> Result<(), WriterError> {
         if change.is_empty() {
             return Ok(());
         }
-        let (watch_id, change) = (watch_id.clone(), change.clone());
-        self.request(|reply| Request::Append(Box::new(QueuedChange { watch_id, change, reply }))).await
+        let (target_job, change) = (target_job.clone(), change.clone());
+        self.request(|reply| Request::Append(Box::new(QueuedChange { target_job, change, reply }))).await
     }
 
     /// Deletes the rows of every job whose end was observed before `cutoff`. Returns the number of jobs. It uses small transactions,
@@ -151,7 +155,7 @@ impl Database {
     pub async fn delete_ended_before(
         &self,
         cutoff: Timestamp,
-        watched: BTreeSet<Arc<WatchId>>,
+        watched: BTreeSet<Arc<TargetJob>>,
     ) -> Result<usize, WriterError> {
         let watched = Arc::new(watched);
         let mut jobs = 0;
@@ -167,8 +171,8 @@ impl Database {
     }
 
     /// Tests whether the write lock can be taken, and frees SQLite's page cache. Writes no rows, so a full disk may pass the test. Like
-    /// every request, it first restores a deleted file. Any result but [`WriterError::Stopped`], even an
-    /// error, shows that the writer is not stuck.
+    /// every request, the probe first saves all commits if a file of the open database was deleted. Any result but
+    /// [`WriterError::Stopped`], even an error, shows that the writer is not stuck.
     ///
     /// # Errors
     /// The database cannot be opened or locked, or the writer has stopped.

@@ -9,14 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, Params, Result, params_from_iter};
+use rusqlite::{Connection, Params, params_from_iter};
 use tracing::warn;
 
 use super::changes::{OF_JOB, job_values, last_row_id};
 use super::errors::{FileError, ReadError};
 use super::tables::{Row, Stored, millisecond_text};
 use super::{JobQuery, file, schema};
-use crate::core::job::{JobId, JobKey, JobStatus, StoreId, TargetStore, UNKNOWN_LABEL, WatchId};
+use crate::core::job::{JobId, JobKey, JobStatus, StoreId, TargetJob, TargetStore, UNKNOWN_LABEL};
 use crate::core::kind::JobKind;
 use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
@@ -37,8 +37,8 @@ pub struct Filter {
     pub since: Option<Timestamp>,
     /// Observed before this time.
     pub until: Option<Timestamp>,
-    /// The labels ([`JobStatus::label`]) of the new status; empty: all. Must be empty unless transitions are read: other tables have no
-    /// such status.
+    /// The wanted new statuses as [`JobStatus::label`] names them: all statuses that AWS does not document have one name. Empty: all. Must
+    /// be empty unless transitions are read: other tables have no such status.
     pub statuses: Vec<&'static str>,
     pub kind: Option<JobKind>,
     pub store_id: Option<StoreId>,
@@ -72,7 +72,7 @@ impl DatabaseReader {
     ///
     /// # Errors
     /// There is no database, its schema has another version, or it cannot be read; or [`ReadError::UnknownRow`].
-    pub fn rows<T: Stored>(&self, filter: &Filter) -> std::result::Result<Vec<Row<T>>, ReadError> {
+    pub fn rows<T: Stored>(&self, filter: &Filter) -> Result<Vec<Row<T>>, ReadError> {
         let Filter { after, since, until, statuses, kind, store_id, job_id, limit } = filter;
         let status_condition = status_condition();
         let (mut conditions, mut values) = (vec!["TRUE"], Vec::new());
@@ -111,16 +111,12 @@ impl DatabaseReader {
     ///
     /// # Errors
     /// As [`Self::rows`].
-    pub fn latest_transitions(
-        &self,
-        jobs: &[Arc<WatchId>],
-        limit: usize,
-    ) -> std::result::Result<Vec<Row<Transition>>, ReadError> {
+    pub fn latest_transitions(&self, jobs: &[Arc<TargetJob>], limit: usize) -> Result<Vec<Row<Transition>>, ReadError> {
         let clauses = format!("WHERE {OF_JOB} ORDER BY id DESC");
         self.in_transaction(|connection| {
             let mut rows = Vec::new();
-            for watch_id in jobs {
-                rows.extend(select(connection, &clauses, job_values(watch_id), limit)?.into_iter().rev());
+            for target_job in jobs {
+                rows.extend(select(connection, &clauses, job_values(target_job), limit)?.into_iter().rev());
             }
             Ok(rows)
         })
@@ -130,14 +126,11 @@ impl DatabaseReader {
     ///
     /// # Errors
     /// As [`Self::rows`].
-    pub fn last_id(&self) -> std::result::Result<i64, ReadError> {
+    pub fn last_id(&self) -> Result<i64, ReadError> {
         self.in_transaction(last_row_id)
     }
 
-    pub(super) fn in_transaction<T>(
-        &self,
-        read: impl Fn(&Connection) -> Result<T>,
-    ) -> std::result::Result<T, ReadError> {
+    pub(super) fn in_transaction<T>(&self, read: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, ReadError> {
         let result = file::read_only(&self.path, |connection, path| {
             let transaction = connection.unchecked_transaction()?;
             let version = schema::version(&transaction, path)?;
@@ -165,24 +158,28 @@ fn status_condition() -> String {
 }
 
 /// Builds the last known state of jobs from their rows. Omits jobs without a readable transition.
-pub(super) fn restore(connection: &Connection, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, JobState>> {
+pub(super) fn restore(connection: &Connection, jobs: JobQuery) -> rusqlite::Result<BTreeMap<Arc<TargetJob>, JobState>> {
     let jobs = match jobs {
         JobQuery::These(jobs) => jobs,
         JobQuery::Retained { target_store, ended_since } => retained(connection, &target_store, ended_since)?,
     };
     let states =
-        jobs.into_iter().map(|watch_id| Ok(build_state(connection, &watch_id)?.map(|state| (watch_id, state))));
+        jobs.into_iter().map(|target_job| Ok(build_state(connection, &target_job)?.map(|state| (target_job, state))));
     states.filter_map(Result::transpose).collect()
 }
 
 /// The jobs of [`JobQuery::Retained`]. A job whose latest transition is unreadable is omitted.
-fn retained(connection: &Connection, target_store: &TargetStore, ended_since: Timestamp) -> Result<Vec<Arc<WatchId>>> {
+fn retained(
+    connection: &Connection,
+    target_store: &TargetStore,
+    ended_since: Timestamp,
+) -> rusqlite::Result<Vec<Arc<TargetJob>>> {
     let latest_clause = "WHERE id IN (
         SELECT max(id) FROM transitions WHERE store_id = ? AND kind = ? AND target = ? GROUP BY job_id)";
     let TargetStore { target, kind, store } = target_store;
     let rows = select::<Transition>(connection, latest_clause, [store.as_str(), kind.as_str(), target], usize::MAX)?;
     let found = rows.into_iter().filter(|row| !row.value.to.is_terminal() || row.value.observed_at >= ended_since);
-    Ok(found.map(|row| Arc::new(row.watch_id)).collect())
+    Ok(found.map(|row| Arc::new(row.target_job)).collect())
 }
 
 /// The value of a row of any table.
@@ -193,10 +190,10 @@ enum Entry {
 }
 
 /// Applies the rows of a job in the order written.
-fn build_state(connection: &Connection, watch_id: &WatchId) -> Result<Option<JobState>> {
-    let mut by_id = load_entries(connection, watch_id, Entry::Transition)?;
-    by_id.extend(load_entries(connection, watch_id, Entry::Item)?);
-    by_id.extend(load_entries(connection, watch_id, Entry::Detail)?);
+fn build_state(connection: &Connection, target_job: &TargetJob) -> rusqlite::Result<Option<JobState>> {
+    let mut by_id = load_entries(connection, target_job, Entry::Transition)?;
+    by_id.extend(load_entries(connection, target_job, Entry::Item)?);
+    by_id.extend(load_entries(connection, target_job, Entry::Detail)?);
     let mut state: Option<JobState> = None;
     for entry in by_id.into_values() {
         match (entry, state.as_mut()) {
@@ -220,10 +217,10 @@ fn build_state(connection: &Connection, watch_id: &WatchId) -> Result<Option<Job
 /// Loads the rows of a job from the table of `T`, by id.
 fn load_entries<T: Stored>(
     connection: &Connection,
-    watch_id: &WatchId,
+    target_job: &TargetJob,
     wrap: fn(T) -> Entry,
-) -> Result<BTreeMap<i64, Entry>> {
-    let rows: Vec<Row<T>> = select(connection, &format!("WHERE {OF_JOB}"), job_values(watch_id), usize::MAX)?;
+) -> rusqlite::Result<BTreeMap<i64, Entry>> {
+    let rows: Vec<Row<T>> = select(connection, &format!("WHERE {OF_JOB}"), job_values(target_job), usize::MAX)?;
     Ok(rows.into_iter().map(|row| (row.id, wrap(row.value))).collect())
 }
 
@@ -249,29 +246,29 @@ fn apply_transition(transition: Transition, before: Option<JobState>) -> JobStat
     }
 }
 
-/// Updates the state as `JobTracker` did. `changes` counts the changes that a response has shown. `last_seen` is when the status was last
-/// observed.
+/// Updates the state as `JobTracker` did. `changes` counts item transitions, and details that a response with the job has shown.
+/// `last_seen` is when the status was last observed.
 fn apply_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobState) {
     match kind {
         DetailKind::StatusMessage => state.status_message = value,
         // A time that cannot be parsed becomes `None`.
         DetailKind::CreationTimeChanged => state.created_at = value.and_then(|value| value.parse().ok()),
+        // Concerns only `last_seen`, below.
         DetailKind::StillSeen => {}
-        // A 404 is no response with the job, and shows no status.
         DetailKind::Vanished => state.vanished_at = Some(observed_at),
-        // The first response after a 404 may show an ended job as live. `JobTracker` does not trust its status.
         DetailKind::Returned => state.vanished_at = None,
     }
     if matches!(kind, DetailKind::StatusMessage | DetailKind::CreationTimeChanged | DetailKind::Returned) {
         state.changes += 1;
     }
+    // A 404 shows no status. The first response after a 404 may show an ended job as live, and `JobTracker` does not trust such a status.
     if !matches!(kind, DetailKind::Vanished | DetailKind::Returned) {
         state.last_seen = observed_at;
     }
 }
 
 /// Fails if a table lacks one of its columns. No row is read.
-pub(super) fn require_columns(connection: &Connection) -> Result<()> {
+pub(super) fn require_columns(connection: &Connection) -> rusqlite::Result<()> {
     select::<Transition>(connection, "", [], 0)?;
     select::<ItemTransition>(connection, "", [], 0)?;
     select::<Detail>(connection, "", [], 0)?;
@@ -284,7 +281,7 @@ pub(super) fn select<T: Stored>(
     clauses: &str,
     params: impl Params,
     limit: usize,
-) -> Result<Vec<Row<T>>> {
+) -> rusqlite::Result<Vec<Row<T>>> {
     let columns = T::COLUMNS.join(", ");
     let sql = format!("SELECT id, target, kind, store_id, job_id, {columns} FROM {} {clauses}", T::TABLE);
     let mut statement = connection.prepare_cached(&sql)?;

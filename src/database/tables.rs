@@ -1,17 +1,17 @@
-//! The three tables with changes of jobs: which type of `crate::core` each stores, and how its values map to columns.
+//! The three tables with changes of jobs: which type of `crate::core` each stores, and how its values map to columns. Most columns have
+//! the name of their field. `from_status` and `to_status` are `from` and `to`. The column `watch` is `WatchInfo::name`.
 //!
-//! Each starts with the columns `id`, `target`, `kind`, `store_id`, `job_id`. `kind` is the kind of job. The [`DetailKind`]
+//! Each table starts with the columns `id`, `target`, `kind`, `store_id`, `job_id`. `kind` is the kind of job. The [`DetailKind`]
 //! of a detail is in the column `detail`.
 
 use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use rusqlite::Result;
 use rusqlite::types::{Type, Value};
 use serde::ser::{Error as _, Serialize, SerializeMap as _, Serializer};
 
-use crate::core::job::{Item, ItemKey, ItemStatus, JobKey, JobStatus, Labels, WatchId};
+use crate::core::job::{Item, ItemKey, ItemStatus, JobKey, JobStatus, Labels, TargetJob};
 use crate::core::time::Timestamp;
 use crate::core::transition::{Anomaly, Detail, DetailKind, ItemTransition, Transition, WatchInfo};
 
@@ -25,24 +25,24 @@ pub trait Stored: Sized {
 
     /// # Errors
     /// A value has the wrong type or range, or a time or a kind of detail cannot be parsed. An unknown anomaly is read as `None`.
-    fn read(row: &rusqlite::Row<'_>) -> Result<Self>;
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self>;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row<T> {
     /// The order of writing, over all tables.
     pub id: i64,
-    pub watch_id: WatchId,
+    pub target_job: TargetJob,
     pub value: T,
 }
 
 impl<T: Stored> Row<T> {
     /// # Errors
     /// As [`Stored::read`], or the kind or an id of the job cannot be parsed.
-    pub(super) fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
+    pub(super) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         let key = JobKey { kind: parsed(row, "kind")?, store: parsed(row, "store_id")?, job: parsed(row, "job_id")? };
-        let watch_id = WatchId { target: row.get::<_, Box<str>>("target")?.into(), key };
-        Ok(Self { id: row.get("id")?, watch_id, value: T::read(row)? })
+        let target_job = TargetJob { target: row.get::<_, Box<str>>("target")?.into(), key };
+        Ok(Self { id: row.get("id")?, target_job, value: T::read(row)? })
     }
 }
 
@@ -52,6 +52,7 @@ impl Stored for Transition {
         "from_status",
         "to_status",
         "observed_at",
+        // When the old status was last observed, or `observed_at` if that is earlier.
         "not_before",
         "status_message",
         "created_at",
@@ -80,7 +81,7 @@ impl Stored for Transition {
         ]
     }
 
-    fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         let status = |text: &str| JobStatus::from(text);
         Ok(Self {
             from: row.get::<_, Option<Box<str>>>("from_status")?.as_deref().map(status),
@@ -97,7 +98,7 @@ impl Stored for Transition {
 }
 
 /// `None` in rows that were written before version 5 of the schema.
-fn watch_info(row: &rusqlite::Row<'_>) -> Result<Option<WatchInfo>> {
+fn watch_info(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<WatchInfo>> {
     let Some(name) = row.get::<_, Option<Box<str>>>("watch")? else { return Ok(None) };
     let labels = row.get::<_, Option<String>>("labels")?.unwrap_or_else(|| "{}".to_owned());
     let labels: Labels = serde_json::from_str(&labels).map_err(|error| unreadable(row, "labels", &error))?;
@@ -107,10 +108,12 @@ fn watch_info(row: &rusqlite::Row<'_>) -> Result<Option<WatchInfo>> {
 
 impl Stored for ItemTransition {
     const TABLE: &str = "item_transitions";
+    // `nth` is a number among the items of the job with the same name and file.
     const COLUMNS: &[&str] =
         &["name", "source_file", "nth", "from_status", "to_status", "status_message", "observed_at"];
 
     fn values(&self) -> Vec<Value> {
+        // `to` is `None` if the service no longer names the item.
         let Self { key, from, to, observed_at } = self;
         vec![
             text_value(&key.name),
@@ -123,7 +126,7 @@ impl Stored for ItemTransition {
         ]
     }
 
-    fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         let status = |text: &str| ItemStatus::from(text);
         let status_message = row.get("status_message")?;
         let to = row.get::<_, Option<Box<str>>>("to_status")?;
@@ -145,7 +148,7 @@ impl Stored for Detail {
         vec![text_value(self.kind.as_str()), self.value.clone().into(), millisecond_text(self.observed_at).into()]
     }
 
-    fn read(row: &rusqlite::Row<'_>) -> Result<Self> {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         let kind = row.get::<_, Box<str>>("detail")?;
         let kind = DetailKind::ALL.into_iter().find(|known| known.as_str() == &*kind);
         Ok(Self {
@@ -158,13 +161,13 @@ impl Stored for Detail {
 
 /// The JSON object of the API and of `history --json`: the columns of the table.
 impl<T: Stored> Serialize for Row<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut columns = serializer.serialize_map(None)?;
         columns.serialize_entry("id", &self.id)?;
-        columns.serialize_entry("target", &*self.watch_id.target)?;
-        columns.serialize_entry("kind", self.watch_id.key.kind.as_str())?;
-        columns.serialize_entry("store_id", self.watch_id.key.store.as_str())?;
-        columns.serialize_entry("job_id", self.watch_id.key.job.as_str())?;
+        columns.serialize_entry("target", &*self.target_job.target)?;
+        columns.serialize_entry("kind", self.target_job.key.kind.as_str())?;
+        columns.serialize_entry("store_id", self.target_job.key.store.as_str())?;
+        columns.serialize_entry("job_id", self.target_job.key.job.as_str())?;
         for (column, value) in T::COLUMNS.iter().zip(self.value.values()) {
             match value {
                 Value::Text(text) if *column == "labels" => {
@@ -190,11 +193,11 @@ fn text_value(text: &str) -> Value {
     Value::Text(text.to_owned())
 }
 
-fn parsed<T: FromStr<Err: Display>>(row: &rusqlite::Row<'_>, column: &str) -> Result<T> {
+fn parsed<T: FromStr<Err: Display>>(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<T> {
     row.get::<_, Box<str>>(column)?.parse().map_err(|error| unreadable(row, column, &error))
 }
 
-fn parsed_if_set<T: FromStr<Err: Display>>(row: &rusqlite::Row<'_>, column: &str) -> Result<Option<T>> {
+fn parsed_if_set<T: FromStr<Err: Display>>(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<Option<T>> {
     let text = row.get::<_, Option<Box<str>>>(column)?;
     text.map(|text| text.parse().map_err(|error| unreadable(row, column, &error))).transpose()
 }

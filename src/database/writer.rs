@@ -1,7 +1,7 @@
 //! The only writer: it owns the connection. It commits a group of waiting changes in one transaction, then acknowledges each change.
 //!
-//! After an error of SQLite it closes the connection, because the pages in memory may differ from the disk. The next request opens the
-//! file again, with SQLite's check. The caller decides whether to repeat a request. Health is the result of the last commit or probe.
+//! After an error of SQLite it closes the connection, because the pages in memory may differ from the disk. The next request opens the file
+//! again, with SQLite's `quick_check`. The caller decides whether to repeat a request. Health is the result of the last commit or probe.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +18,7 @@ use super::errors::{FileError, WriterError};
 use super::file::DatabaseFile;
 use super::{JobQuery, changes, queries};
 use crate::clock::Clock;
-use crate::core::job::WatchId;
+use crate::core::job::TargetJob;
 use crate::core::tracker::JobState;
 use crate::core::transition::Change;
 use crate::instruments::Instruments;
@@ -37,7 +37,7 @@ pub(super) enum Request {
     Append(Box<QueuedChange>),
     Restore {
         jobs: JobQuery,
-        reply: Reply<BTreeMap<Arc<WatchId>, JobState>>,
+        reply: Reply<BTreeMap<Arc<TargetJob>, JobState>>,
     },
     /// Work that needs a transaction of its own. It sends its own reply.
     Transaction(TransactionWork),
@@ -67,7 +67,7 @@ impl fmt::Debug for TransactionWork {
 
 #[derive(Debug)]
 pub(super) struct QueuedChange {
-    pub(super) watch_id: WatchId,
+    pub(super) target_job: TargetJob,
     pub(super) change: Change,
     pub(super) reply: Reply<()>,
 }
@@ -175,29 +175,32 @@ impl Writer {
             }
             self.commit_group(group);
         }
-        let mut commits_are_saved = true;
-        if self.connection.is_some() {
-            // An empty operation: before it, `execute` saves the commits if a file was deleted since the last request.
-            let saved = self.execute(|_| Ok(()));
-            self.publish_health(saved.as_ref().err());
-            commits_are_saved = saved.is_ok();
+        self.close();
+        for reply in closing {
+            let _ = reply.send(());
         }
-        // Closing the last connection moves the WAL into the database.
-        let error = match self.connection.take().map(Connection::close) {
-            Some(Ok(())) if commits_are_saved => self.file.empty_lock_file().err().map(|error| error.to_string()),
+    }
+
+    /// Closes the connection, then releases the locks. SQLite moves the WAL into the database if this is the last connection.
+    fn close(mut self) {
+        if self.connection.is_none() {
+            // Closed after an error. The lock file still names this process, so the next start checks the database.
+            return;
+        }
+        // An empty operation: `execute` saves all commits if a file was deleted since the last request.
+        let saved = self.execute(|_| Ok(()));
+        self.publish_health(saved.as_ref().err());
+        let unreported_error = match self.connection.take().map(Connection::close) {
             Some(Err((_, error))) => Some(error.to_string()),
-            // Not saved, or already closed after an error. The lock file still names this process, so the next start checks the database.
-            Some(Ok(())) | None => None,
+            // The lock file still names this process, so the next start checks the database.
+            Some(Ok(())) | None if saved.is_err() => None,
+            Some(Ok(())) | None => self.file.empty_lock_file().err().map(|error| error.to_string()),
         };
-        if let Some(error) = error {
+        if let Some(error) = unreported_error {
             warn!(
                 event = "database_not_closed",
                 error, "cannot close the database; the next start checks it, and no committed transition is lost"
             );
-        }
-        drop(self.file);
-        for reply in closing {
-            let _ = reply.send(());
         }
     }
 
@@ -208,9 +211,10 @@ impl Writer {
         }
         let result = self.commit(|transaction| {
             let start = changes::last_row_id(transaction)?;
-            let mut changes = group.iter().map(|queued| (&queued.watch_id, &queued.change));
-            changes
-                .try_fold(start, |last_id, (watch_id, change)| changes::insert(transaction, last_id, watch_id, change))
+            let mut changes = group.iter().map(|queued| (&queued.target_job, &queued.change));
+            changes.try_fold(start, |last_id, (target_job, change)| {
+                changes::insert(transaction, last_id, target_job, change)
+            })
         });
         for queued in group {
             drop(queued.reply.send(result.clone().map(|_| ())));
@@ -267,8 +271,8 @@ impl Writer {
         }
     }
 
-    /// Returns the connection. If the database, its WAL or the index is no longer the file that SQLite opened, saves all commits and opens
-    /// the database again. If the commits cannot be saved, the old connection is kept for the next request.
+    /// Returns the connection. If the database, its WAL or the WAL's index (`-shm`) is no longer the file that SQLite opened, saves all
+    /// commits and opens the database again. If the commits cannot be saved, the old connection is kept for the next request.
     fn reopen_if_changed(&mut self, connection: Connection) -> Result<Connection, WriterError> {
         if self.file.is_in_place() {
             return Ok(connection);

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::core::backoff::BackoffPolicy;
-use crate::core::breaker::{BreakerEvent, BreakerKey, TargetBreakers};
+use crate::core::breaker::{BreakerEvent, BreakerKey, OpenCause, TargetBreakers};
 use crate::core::failure::{Operation, RequestFailure};
 use crate::core::job::StoreId;
 use crate::core::kind::JobKind;
@@ -20,7 +20,7 @@ use crate::core::time::Monotonic;
 
 #[derive(Debug)]
 pub(super) struct Breakers {
-    target: Arc<str>,
+    target_name: Arc<str>,
     clock: Clock,
     inner: Mutex<Inner>,
     /// Notified when any breaker closes.
@@ -45,9 +45,9 @@ pub(super) struct Pass {
 }
 
 impl Breakers {
-    pub(super) fn new(target: Arc<str>, backoff: BackoffPolicy, clock: Clock) -> Self {
+    pub(super) fn new(target_name: Arc<str>, backoff: BackoffPolicy, clock: Clock) -> Self {
         let inner = Mutex::new(Inner { breakers: TargetBreakers::new(backoff), probe_slots: BTreeMap::new() });
-        Self { target, clock, inner, breaker_closed: Notify::new(), down_message: watch::Sender::new(None) }
+        Self { target_name, clock, inner, breaker_closed: Notify::new(), down_message: watch::Sender::new(None) }
     }
 
     /// Waits at two breakers, one after the other: that of this operation on this store, and the target's. A pass means that the
@@ -90,17 +90,17 @@ impl Breakers {
         passes.iter().all(|pass| pass.probe_slot.is_some() || self.next_probe_at(&pass.key).is_none())
     }
 
-    /// Handles the outcome of a request that was sent at `sent`.
+    /// Handles the outcome of a request that was sent at `sent_at`.
     pub(super) fn request_ended(
         &self,
         operation: Operation,
         store: &StoreId,
         failure: Option<&RequestFailure>,
-        sent: Monotonic,
+        sent_at: Monotonic,
         now: Monotonic,
     ) {
         let events = self.with_inner(|inner| {
-            let events = inner.breakers.request_ended(operation, store, failure, sent, now);
+            let events = inner.breakers.request_ended(operation, store, failure, sent_at, now);
             // Published under the lock, so that an older state never replaces a newer one.
             let down = inner.breakers.down_message().map(str::to_owned);
             // Wakes the receivers only if the message has changed.
@@ -115,17 +115,17 @@ impl Breakers {
         }
     }
 
-    fn log(&self, BreakerEvent { key, is_open, unreachable }: &BreakerEvent, message: &str) {
-        let target = &self.target;
-        // At the target's breaker, `unreachable` is true if every request fails, and false if the credentials are rejected. When
-        // the breaker closes, this is the condition that has ended.
-        match (key, is_open, unreachable) {
-            (BreakerKey::Target, true, true) => warn!(event = "target_unreachable", %target,
+    fn log(&self, BreakerEvent { key, is_open, cause }: &BreakerEvent, message: &str) {
+        let target = &self.target_name;
+        match (key, is_open, cause) {
+            (BreakerKey::Target, true, OpenCause::Unreachable) => warn!(event = "target_unreachable", %target,
                 "every request fails; probing with one request at a time: {message}"),
-            (BreakerKey::Target, true, false) => warn!(event = "credentials_rejected", %target,
+            (BreakerKey::Target, true, OpenCause::Rejected) => warn!(event = "credentials_rejected", %target,
                 "credentials rejected; probing with one request at a time: {message}"),
-            (BreakerKey::Target, false, true) => info!(event = "target_reachable", %target, "requests succeed again"),
-            (BreakerKey::Target, false, false) => info!(event = "credentials_accepted", %target,
+            (BreakerKey::Target, false, OpenCause::Unreachable) => {
+                info!(event = "target_reachable", %target, "requests succeed again");
+            }
+            (BreakerKey::Target, false, OpenCause::Rejected) => info!(event = "credentials_accepted", %target,
                 "credentials accepted again"),
             (BreakerKey::Store(Operation::Get(kind), store), true, _) => {
                 warn!(event = "access_denied_to_store", %target, %kind, store_id = %store,

@@ -1,9 +1,9 @@
-//! AWS HealthOmics: one [`Target`] for each target of the configuration, which is a region or endpoint with credentials.
+//! AWS HealthOmics. A target of the configuration is a region or an endpoint, with credentials. Each used target has one [`Target`].
 //!
 //! A job imports, exports or activates data of a reference store or sequence store. A poll gets one job. A listing gets one page of a
 //! store's jobs. Each is one request, because the SDK's retries are off. The request first waits for its circuit breakers (`breakers`),
-//! then for its turn, a free place in flight and the quota (`scheduler`). `refwatch check` calls [`TargetService`] directly, without
-//! breakers and quota. Only `aws` uses AWS's SDK.
+//! then in a queue, then until there are fewer requests in flight than the maximum, then for the quota (`scheduler`). `refwatch check`
+//! calls [`TargetService`] directly, without breakers and quota. Only `aws` uses AWS's SDK.
 
 mod aws;
 mod breakers;
@@ -11,7 +11,8 @@ mod scheduler;
 mod service;
 mod target;
 
-pub use aws::{AwsFactory, EndpointAndSizeInterceptor};
+// `VerbatimEndpointAndSizeLimit` is public for the benchmarks.
+pub use aws::{AwsFactory, VerbatimEndpointAndSizeLimit};
 pub use scheduler::Priority;
 pub use service::{
     BuildFuture, CallerIdentity, ListPage, ListedJob, RequestFuture, ServiceFactory, TargetError, TargetService,

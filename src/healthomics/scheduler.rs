@@ -1,9 +1,9 @@
 //! The scheduler: decides which request of one operation on one target is sent next, and when. It sends no requests.
 //!
-//! A hinted request (see [`Priority`]) waits for at most one routine request. Two tokio mutexes serve as queues: they are locked in FIFO
-//! order. Every request waits for `send_queue`. Its holder is next: it gets its permit as soon as a place in flight is free and the quota
-//! allows it. A routine request first waits for `routine_queue`, and releases both as soon as it has its permit or gives up. So at most one
-//! routine request is in `send_queue`.
+//! A hinted request (see [`Priority`]) waits for at most one routine request. Two tokio mutexes serve as queues, because they are locked in
+//! FIFO order. A routine request locks `routine_turn`, then `send_turn`. A hinted request locks only `send_turn`. So at most one routine
+//! request waits for or holds `send_turn`. The request that holds it is next: it waits for a free place in flight and the quota. A request
+//! releases its locks once it has its permit, or gives up.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,8 +28,8 @@ const IN_FLIGHT_MAX: usize = 128;
 
 #[derive(Debug)]
 pub(super) struct Scheduler {
-    routine_queue: sync::Mutex<()>,
-    send_queue: sync::Mutex<()>,
+    routine_turn: sync::Mutex<()>,
+    send_turn: sync::Mutex<()>,
     in_flight: Arc<Semaphore>,
     pacer: Mutex<Pacer>,
     clock: Clock,
@@ -42,8 +42,8 @@ impl Scheduler {
         instruments.quota_allowed.set(pacer.current_rate());
         instruments.quota_configured.set(configured_rate);
         Self {
-            routine_queue: sync::Mutex::default(),
-            send_queue: sync::Mutex::default(),
+            routine_turn: sync::Mutex::default(),
+            send_turn: sync::Mutex::default(),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
             pacer: Mutex::new(pacer),
             clock,
@@ -60,14 +60,14 @@ impl Scheduler {
         passes_are_valid: impl Fn() -> bool,
     ) -> Option<OwnedSemaphorePermit> {
         let called_at = self.clock.now().monotonic;
-        let routine_guard = if priority == Priority::Routine { Some(self.routine_queue.lock().await) } else { None };
-        let send_guard = self.send_queue.lock().await;
+        let routine_guard = if priority == Priority::Routine { Some(self.routine_turn.lock().await) } else { None };
+        let send_guard = self.send_turn.lock().await;
         let Ok(in_flight) = Arc::clone(&self.in_flight).acquire_owned().await else { unreachable!("never closed") };
         loop {
             if !passes_are_valid() {
                 return None;
             }
-            // `Ok`: the quota is used. `Err`: the time until it allows the request.
+            // `Ok`: the request has taken its part of the quota. `Err`: the time until it can.
             let Err(wait) = self.with_pacer(|pacer| pacer.take(self.clock.now().monotonic)) else { break };
             self.clock.sleep(wait).await;
         }
@@ -76,12 +76,12 @@ impl Scheduler {
         Some(in_flight)
     }
 
-    /// Counts a request that was sent at `sent`, and adapts the rate.
-    pub(super) fn request_ended(&self, failure: Option<FailureReason>, sent: Monotonic, now: Monotonic) {
-        self.instruments.request_ended(sent, now, failure);
+    /// Counts a request that was sent at `sent_at`, and adapts the rate.
+    pub(super) fn request_ended(&self, failure: Option<FailureReason>, sent_at: Monotonic, now: Monotonic) {
+        self.instruments.request_ended(sent_at, now, failure);
         self.with_pacer(|pacer| {
             match failure.map_or(QuotaEvidence::WithinQuota, |reason| reason.class().quota) {
-                QuotaEvidence::Exceeded => pacer.throttled(sent, now),
+                QuotaEvidence::Exceeded => pacer.throttled(sent_at, now),
                 QuotaEvidence::WithinQuota => pacer.within_quota(),
                 QuotaEvidence::Inconclusive => {}
             }
@@ -128,7 +128,7 @@ mod tests {
         }
         requests.join_all().await;
         let order: Vec<usize> = std::iter::from_fn(|| order.try_recv().ok()).collect();
-        // Request 1 had locked `send_queue` before the hinted requests 4 and 5 came.
+        // Request 1 had locked `send_turn` before the hinted requests 4 and 5 came.
         assert_eq!(order, [0, 1, 4, 5, 2, 3]);
     }
 

@@ -23,7 +23,7 @@ pub trait ServiceFactory: Debug + Send + Sync {
 }
 
 /// The service of one target. A call sends at most one request to HealthOmics or STS and, before it, the requests that fetch credentials,
-/// if needed. Without credentials it sends only those. It does not wait for the quota.
+/// if needed. If the fetch fails, the request itself is not sent. A call does not wait for the quota.
 pub trait TargetService: Debug + Send + Sync {
     fn aws_region(&self) -> &Arc<str>;
 
@@ -62,7 +62,7 @@ pub struct ListPage {
     pub next_token: Option<String>,
 }
 
-/// A listed job. A listing contains no messages and no items.
+/// A job in a listing. Unlike a `Snapshot`, it has no status message, no completion time and no items (sources or read sets).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedJob {
     pub job: JobId,
@@ -81,7 +81,7 @@ pub enum TargetError {
     /// An input of the SDK is invalid: a variable, a value of the AWS profile, a file, or the certificate authorities.
     #[error("{0}")]
     Invalid(String),
-    /// The file system of the AWS SDK's files does not respond.
+    /// The file system of a file that the SDK reads (AWS's configuration, a token, certificates) does not respond.
     #[error("{0}")]
     FilesTimeout(String),
 }

@@ -1,6 +1,7 @@
 //! Sends the polls and listings of one target, through its circuit breakers and within its quota.
 //!
-//! A request holds a [`RequestPermit`] until it ends. Every outcome is counted, and reported to the pacer and the circuit breakers.
+//! A request holds a [`RequestPermit`] until it ends. Every outcome is reported to the scheduler, which adapts the request rate, and to
+//! the circuit breakers.
 //! A target publishes why it is down. It makes no decision about jobs.
 
 use std::collections::BTreeMap;
@@ -109,8 +110,9 @@ impl Target {
         self.send(operation, store, permit, request).await
     }
 
-    /// Waits until the target's breaker or the breaker of polls of `kind` in `store` closes. Returns at once if one has closed after
-    /// `since`: the time when the caller's failed request was sent. The caller then ends its backoff. Cancel safe.
+    /// For a caller that backs off after a failed request: returns when the backoff can end early, because the target's breaker or the
+    /// breaker of polls of `kind` in `store` closes. Returns at once if one has closed after `since`: when the request was sent, or the
+    /// listing began. Cancel safe.
     pub async fn wait_for_breaker_close(&self, kind: JobKind, store: &StoreId, since: Monotonic) {
         self.breakers.wait_for_breaker_close(kind, store, since).await;
     }
@@ -133,12 +135,12 @@ impl Target {
         permit: RequestPermit,
         request: RequestFuture<'_, T>,
     ) -> Result<T, RequestFailure> {
-        let sent = self.clock.now().monotonic;
+        let sent_at = self.clock.now().monotonic;
         let outcome = request.await;
         let now = self.clock.now().monotonic;
         let failure = outcome.as_ref().err();
-        self.scheduler(operation).request_ended(failure.map(|failure| failure.reason), sent, now);
-        self.breakers.request_ended(operation, store, failure, sent, now);
+        self.scheduler(operation).request_ended(failure.map(|failure| failure.reason), sent_at, now);
+        self.breakers.request_ended(operation, store, failure, sent_at, now);
         // Dropped after the report, so that the next probe sees the new state of the breaker.
         drop(permit);
         outcome

@@ -9,20 +9,21 @@
 //!
 //! Terms of the other modules:
 //! - A target is an AWS region or endpoint with credentials. A watch is one job as configured or discovered for one target. Its
-//!   `WatchId` is the target and the `JobKey`: kind, store and id of the job.
-//! - A store holds data in AWS and has jobs. A `[[store]]` entry of the configuration watches all jobs of a store.
+//!   `TargetJob` is the target and the `JobKey`: kind, store and id of the job.
+//! - A store holds data in AWS and has jobs. A `[[store]]` entry of the configuration watches all jobs of a store. The watches
+//!   that the entry discovers have the name of the entry.
+//! - An item is a part of a job: a source of an import, or a read set of an export or activation.
 //! - `WatchStatus` is a snapshot of a watch. Its `state` is `live` (polled), `finished` (the job has ended) or `parked` (not
 //!   polled until the configuration changes). Its `known` is the job as last seen (`JobState`), with AWS's `status`. Its `up` is whether
 //!   the last poll succeeded. A discovered job that has finished is polled again if a
 //!   listing shows that AWS has reopened it.
-//! - A transition is a saved change of a job's status, an item transition of an item's status. A detail is any other saved observation of a
-//!   job, for example a new message.
-//! - A sink receives notifications of events. A delivery is one event for one sink. The receiver may reject it
-//!   several times before it has failed.
+//! - A transition is a saved change of a job's status. An item transition is a saved change of an item's status. A detail is any other
+//!   saved observation of a job, for example a new message.
+//! - A sink receives notifications of events. A delivery is one event for one sink. A sink may reject a delivery several times. A delivery
+//!   has failed after its last retry was rejected. Only a replay then sends the event again.
 //! - `label` of a status is `UNKNOWN` for every status that AWS does not document. `as_str` is AWS's own text.
 //! - A job has vanished if AWS returned it before and now returns 404.
 //! - `kind` is the kind of job (`core::kind`), such as `reference_import`.
-//! - An item is a part of a job: a source of an import, or a read set of an export or activation.
 
 mod api;
 mod app_state;

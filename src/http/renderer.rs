@@ -38,7 +38,7 @@ pub(super) struct ScrapeVariant {
     pub gzip: bool,
 }
 
-/// The result of a rendering, `None` until its end. A rendering that fails drops the sender without a result.
+/// The value in the channel of a rendering: `None` until its end. If the rendering fails, the channel closes without another value.
 type Outcome = Option<Result<Bytes, Busy>>;
 
 /// Too many bytes wait to be sent.
@@ -52,8 +52,8 @@ pub struct Renderer {
     large_permit: Arc<Semaphore>,
     /// The current rendering of each variant, as long as its thread runs.
     current: Arc<Mutex<BTreeMap<ScrapeVariant, Weak<watch::Sender<Outcome>>>>>,
-    /// Scrapes are rendered one at a time, to limit memory: a rendering needs more than its result. This also
-    /// keeps the variants in the order of time.
+    /// Scrapes are rendered one at a time, to limit memory: a rendering needs more than its result. So a rendering that ends later
+    /// has newer metrics, whatever its variant.
     scrape_lock: Arc<Mutex<()>>,
     unsent: UnsentCount,
 }
@@ -97,8 +97,8 @@ impl Renderer {
     ) -> watch::Receiver<Outcome> {
         let mut renderings = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let current = renderings.get(&variant).and_then(Weak::upgrade);
-        // Only an unfinished rendering is shared. A finished one may be older than a response of another variant that this client has, and
-        // metrics must not go back in time.
+        // Only an unfinished rendering is shared. A finished one stays in `current` for a moment, and the client may already have a newer
+        // response in another variant. Metrics must not go back in time.
         if let Some(current) = current.filter(|current| current.borrow().is_none()) {
             return current.subscribe();
         }

@@ -14,10 +14,10 @@ use crate::core::time::Timestamp;
 /// By then, `Limits::tcp_user_timeout` has disconnected clients that do not read, and waiting password checks are usually done.
 const RETRY_AFTER_SECONDS: &str = "5";
 
-/// The response 503. `excess` is "requests" or "logins".
-pub(super) fn busy(excess: &str) -> Response {
+/// The response 503. `limited` is "requests" or "logins".
+pub(super) fn busy(limited: &str) -> Response {
     let retry_after = [(header::RETRY_AFTER, RETRY_AFTER_SECONDS)];
-    let message = format!("too many {excess} at a time: retry after {RETRY_AFTER_SECONDS} s\n");
+    let message = format!("too many {limited} at a time: retry after {RETRY_AFTER_SECONDS} s\n");
     (StatusCode::SERVICE_UNAVAILABLE, retry_after, message).into_response()
 }
 
@@ -26,7 +26,7 @@ pub(super) fn internal_error(error: &dyn std::error::Error) -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, "internal error: see the log of refwatch\n").into_response()
 }
 
-/// A JSON response. It is sanitized. The escapes are those of JSON, so a JSON parser returns the original text.
+/// A JSON response. `Sanitized` writes characters that are unsafe to display as escapes of JSON, so a parser returns the original text.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_string(value) {
         Ok(json) => {

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::transport::Notification;
 use crate::config::SinkFormat;
 use crate::core::event::EventType;
-use crate::core::job::{Item, ItemStatus, WatchId};
+use crate::core::job::{Item, ItemStatus, TargetJob};
 use crate::core::sanitize::{Sanitized, excerpt};
 use crate::core::time::Timestamp;
 use crate::database::{Event, Row};
@@ -69,7 +69,7 @@ fn new_notification(format: SinkFormat, id: String, body: &Value, now: Timestamp
 /// The id of an event. It is derived from the job and the nth time of its event type, so it is the same after a restart, a replay, or
 /// with another database, and for another daemon that watches the same job.
 fn event_id(event: &Event) -> String {
-    let Event { watch_id: WatchId { key, .. }, watch, event_type, occurrence, .. } = event;
+    let Event { target_job: TargetJob { key, .. }, watch, event_type, occurrence, .. } = event;
     let identity =
         format!("{}/{}/{}/{}/{}/{occurrence}", watch.region, key.kind, key.store, key.job, event_type.as_str());
     let hash = Sha256::digest(identity);
@@ -78,8 +78,8 @@ fn event_id(event: &Event) -> String {
 
 /// The body of a CloudEvents notification. `page` is the URL of the job's page.
 fn cloud_event(event: &Event, page: Option<&str>) -> Value {
-    let Event { id, watch_id, event_type, observed_at, transition, watch, items, .. } = event;
-    let row = Row { id: *id, watch_id: watch_id.clone(), value: transition.clone() };
+    let Event { id, target_job, event_type, observed_at, transition, watch, items, .. } = event;
+    let row = Row { id: *id, target_job: target_job.clone(), value: transition.clone() };
     // Rows have texts, numbers and a map of texts. They are always serialized.
     let mut data = serde_json::to_value(row).unwrap_or_default();
     // An unknown status may be long.
@@ -98,11 +98,11 @@ fn cloud_event(event: &Event, page: Option<&str>) -> Value {
         data["url"] = page.into();
     }
     let encoded = |text| utf8_percent_encode(text, ENCODED);
-    let key = &watch_id.key;
+    let key = &target_job.key;
     let mut body = json!({
         "specversion": "1.0",
         "id": event_id(event),
-        "source": format!("/refwatch/{}/{}", encoded(&watch_id.target), encoded(&watch.region)),
+        "source": format!("/refwatch/{}/{}", encoded(&target_job.target), encoded(&watch.region)),
         "type": format!("io.refwatch.job.{}.v1", event_type.as_str().to_lowercase()),
         "subject": format!("{}/{}/{}", key.kind, key.store, key.job),
         "time": format!("{observed_at:.3}"),
@@ -128,8 +128,8 @@ fn failed_items(event: &Event) -> impl Iterator<Item = Value> {
 /// The body of a notification for Slack, and for Mattermost and Teams workflows, which accept the same: name, status, duration, what
 /// failed, and a link.
 fn slack_message(event: &Event, page: Option<&str>) -> Value {
-    let Event { watch_id, event_type, transition, watch, items, .. } = event;
-    let key = watch_id.key.to_string();
+    let Event { target_job, event_type, transition, watch, items, .. } = event;
+    let key = target_job.key.to_string();
     // The default name of a job is its key.
     let name = if ["", &key].contains(&&*watch.name) { key } else { format!("{} ({key})", watch.name) };
     let duration = match (event_type, transition.created_at, transition.completed_at) {
@@ -157,7 +157,7 @@ fn escaped(text: &str) -> String {
 
 /// The URL of the job's page below `http.external_url`.
 fn job_page(external_url: &Uri, event: &Event) -> String {
-    let key = &event.watch_id.key;
+    let key = &event.target_job.key;
     let base = external_url.to_string();
     format!("{}/jobs/{}/{}/{}", base.trim_end_matches('/'), key.kind, key.store, key.job)
 }
@@ -195,7 +195,7 @@ mod tests {
             [item("chr1", ItemStatus::Finished, None), item("chr2", ItemStatus::Failed, Some("not a FASTA file"))];
         Event {
             id: 7,
-            watch_id: WatchId { target: "lab 1".into(), key: "1234567890/9876543210".parse().expect("a job") },
+            target_job: TargetJob { target: "lab 1".into(), key: "1234567890/9876543210".parse().expect("a job") },
             event_type: EventType::Status(JobStatus::CompletedWithFailures),
             occurrence: 1,
             observed_at: transition.observed_at,
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(id.len(), "evt_".len() + 2 * ID_BYTES);
         assert!(!id.contains('.'));
         let mut same = event();
-        (same.id, same.watch_id.target, same.items) = (8, "other".into(), Items::new());
+        (same.id, same.target_job.target, same.items) = (8, "other".into(), Items::new());
         same.transition.status_message = None;
         assert_eq!(event_id(&same), id);
         let mut again = event();
@@ -246,7 +246,7 @@ mod tests {
         let mut vanished = event();
         vanished.event_type = EventType::Vanished;
         let mut other_job = event();
-        other_job.watch_id.key = "1234567890/9876543211".parse().expect("a job");
+        other_job.target_job.key = "1234567890/9876543211".parse().expect("a job");
         let mut other_region = event();
         other_region.watch = Arc::default();
         for other in [again, vanished, other_job, other_region] {

@@ -55,7 +55,7 @@ fn read_url(file: &Path) -> Result<Uri, String> {
 /// The secrets in a file, one per line.
 ///
 /// # Errors
-/// Says what is wrong with the file. The caller puts the name of the file before it.
+/// The text begins with a verb, such as "is empty". The caller puts the name of the file before the text.
 pub fn read_signing_secrets(file: &Path) -> Result<Vec<SigningSecret>, String> {
     let text = read_text(file).map_err(|error| format!("{error}; {HOW_TO_MAKE_A_SECRET}"))?;
     let lines = (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty());

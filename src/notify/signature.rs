@@ -25,7 +25,7 @@ impl SigningSecret {
     /// Parses `whsec_` and base64.
     ///
     /// # Errors
-    /// The text says what is wrong. It does not contain the secret.
+    /// The fault, as text that does not contain the secret.
     pub fn parse(text: &str) -> Result<Self, String> {
         let encoded = text.strip_prefix(SECRET_PREFIX).ok_or("a secret must start with `whsec_`")?;
         let bytes = BASE64_STANDARD.decode(encoded).map_err(|_| "the text after `whsec_` must be base64")?;

@@ -72,7 +72,7 @@ struct Attempt {
     /// How often the sink had rejected the event before.
     rejections: u32,
     observed_at: Timestamp,
-    sent: Monotonic,
+    sent_at: Monotonic,
     response: Result<SinkResponse, String>,
 }
 
@@ -219,13 +219,13 @@ impl SinkTask {
         let (context, config) = (Arc::clone(&self.context), Arc::clone(&self.config));
         self.requests.spawn(event.id, async move {
             let response = send(&context, &config, notification).await;
-            Attempt { rejections, observed_at: event.observed_at, sent: now.monotonic, response }
+            Attempt { rejections, observed_at: event.observed_at, sent_at: now.monotonic, response }
         });
     }
 
     fn handle_attempt(&mut self, event_id: i64, attempt: Result<Attempt, JoinError>) {
         let now = self.context.clock.now();
-        let Ok(Attempt { rejections, observed_at, sent, response }) = attempt else {
+        let Ok(Attempt { rejections, observed_at, sent_at, response }) = attempt else {
             return self.pause("internal error: the request failed".to_owned(), None, now.monotonic);
         };
         let (result, reason, retry_after) = match response {
@@ -240,17 +240,17 @@ impl SinkTask {
             AttemptResult::Delivered => {
                 let delay = Duration::try_from(now.wall.duration_since(observed_at)).unwrap_or_default();
                 instruments.count_delivery(&self.config.name, delay);
-                self.end_pause(sent);
+                self.end_pause(sent_at);
                 self.status.last_delivered_at = Some(now.wall);
                 self.outcomes.push((event_id, DeliveryOutcome::Delivered));
             }
-            AttemptResult::Unavailable | AttemptResult::NoResponse => self.pause(reason, retry_after, sent),
+            AttemptResult::Unavailable | AttemptResult::NoResponse => self.pause(reason, retry_after, sent_at),
             AttemptResult::Gone => {
                 self.status.last_error = Some(reason);
                 self.outcomes.push((event_id, DeliveryOutcome::Gone));
             }
             AttemptResult::Rejected => {
-                self.end_pause(sent);
+                self.end_pause(sent_at);
                 self.retry(event_id, rejections + 1, reason, now.wall);
             }
         }
@@ -282,9 +282,9 @@ impl SinkTask {
     }
 
     /// Begins or prolongs a pause.
-    fn pause(&mut self, reason: String, retry_after: Option<Duration>, sent: Monotonic) {
+    fn pause(&mut self, reason: String, retry_after: Option<Duration>, sent_at: Monotonic) {
         let now = self.context.clock.now();
-        if self.pause.is_some_and(|pause| sent < pause.last_failure) {
+        if self.pause.is_some_and(|pause| sent_at < pause.last_failure) {
             return;
         }
         if self.pause.is_none() {
@@ -309,8 +309,8 @@ impl SinkTask {
     }
 
     /// Ends the pause, unless the request was sent before the last failure.
-    fn end_pause(&mut self, sent: Monotonic) {
-        if self.pause.take_if(|pause| sent >= pause.last_failure).is_some() {
+    fn end_pause(&mut self, sent_at: Monotonic) {
+        if self.pause.take_if(|pause| sent_at >= pause.last_failure).is_some() {
             info!(event = "sink_recovered", sink = &*self.config.name, "a sink responds again");
             self.backoff.reset();
         }

@@ -1,28 +1,31 @@
 //! The tasks that watch jobs. The supervisor starts and stops them, a job watcher polls one job, and a lister lists one store.
 //!
-//! Tasks publish status through `TaskContext::shared` (in `job_watcher`) and never read it. They decide by their own data and by
+//! Tasks publish status through `TaskContext::shared` and never read it. They decide by their own data and by
 //! `registry`, which the tasks of a store share.
 //!
-//! - A *target* is where requests go: region, identity and endpoint. A *store* holds data in AWS and has jobs. A *watch* is one job of one
-//!   target. The log field `watch` is the name of its entry, which discovered jobs share. The *known state* of a job (`JobState`) is what
-//!   polls or the database last showed. A *view* is the `WatchStatus` or `StoreStatus` that a task publishes.
+//! - A *target* is where requests go: region, identity and endpoint. A *store* holds data in AWS and has jobs. A job is identified by its
+//!   `TargetJob`: two targets may poll the same job. The *known state* of a job (`JobState`) is what polls or the database last showed. A
+//!   job is *seen* when a poll returns its status; a listing does not count. A *view* is the `WatchStatus` or `StoreStatus` that a task
+//!   publishes.
 //! - A *watched* job is in the `registry` of its store. A job with its *own entry* (`[[job]]`) stays there after its task has
 //!   exited. A *discovered* job has no own entry: it is watched because of a `[[store]]` entry. The lister *hands over* new jobs to the
-//!   supervisor, which starts to watch them.
+//!   supervisor, which starts to watch them. The log field `watch` is the name of the `[[job]]` or `[[store]]` entry. All discovered
+//!   jobs of a `[[store]]` share its name.
 //! - Jobs *end*, tasks *exit*. A *hint* asks a job watcher to poll now.
 //! - A job has *ended* if its last known status is terminal. Its next action is then `Finished`, until a hint says that it may have been
 //!   reopened. The task of a discovered job waits for such a hint. The task of a job with its own entry exits.
 //! - A job has *vanished* if it was seen and then returned 404, until it is seen again.
 //! - A *parked* job is not polled until its entry or target changes, because no retry can succeed.
 //! - A listing reads the pages of a store, in *parts*. A job is *listable* if its next action is a poll that a listing can replace. A
-//!   finished job is listed too, but is not listable.
+//!   finished job also appears in listings, but it has no poll to replace.
 //! - A poll without a hint is *routine*. While listings of a store replace polls, its lister sets the *routine interval*: the shortest time
 //!   from a successful poll to the next routine poll of a listable job. It does not apply after a failed poll, or if the user set the
 //!   job's poll interval.
 //! - A discovered job *expires* once its *retention* (`remove_after`) has passed since it ended or vanished. A job that was never seen
-//!   expires after the longer of its retention and one hour, counted from the start of its task. A vanished or unseen job that is still
-//!   polled expires right after a poll, and only if `Decision::may_expire` allows it.
+//!   expires after the longer of its retention and one hour, counted from the start of its task. While a vanished or unseen job is polled,
+//!   it expires only right after a poll (`Decision::may_expire`): a vanished job needs another 404, an unseen job needs a 404 or 403.
 
+pub mod context;
 pub mod job_watcher;
 pub mod lister;
 mod plan;

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::config::watch_list::{JobSettings, StoreSettings, WatchList};
-use crate::core::job::{TargetStore, WatchId};
+use crate::core::job::{TargetJob, TargetStore};
 use crate::tasks::lister::{DiscoveryPolicy, ListingPolicy};
 
-/// The running configuration, and what it does not tell: the discovered jobs, and which listers still run.
+/// The running configuration, the discovered jobs, and the stores whose listers run.
 #[derive(Debug)]
 pub(crate) struct RunningSet<'a> {
     pub(crate) config: &'a Config,
-    pub(crate) discovered: BTreeSet<Arc<WatchId>>,
+    pub(crate) discovered: BTreeSet<Arc<TargetJob>>,
     pub(crate) listers: BTreeSet<TargetStore>,
 }
 
@@ -24,9 +24,9 @@ pub(crate) struct Plan {
     /// Targets that were added, removed or changed.
     pub(crate) changed_targets: BTreeSet<Arc<str>>,
     /// Jobs whose entry or target was removed or changed. The entry of a discovered job is that of its store, until it gets its own.
-    pub(crate) stop_jobs: BTreeSet<Arc<WatchId>>,
+    pub(crate) stop_jobs: BTreeSet<Arc<TargetJob>>,
     /// Jobs whose own entry or target is new or changed. Discovered jobs are started when their store's lister starts.
-    pub(crate) start_jobs: BTreeMap<Arc<WatchId>, JobSettings>,
+    pub(crate) start_jobs: BTreeMap<Arc<TargetJob>, JobSettings>,
     pub(crate) stop_listers: BTreeSet<TargetStore>,
     pub(crate) start_listers: BTreeMap<TargetStore, ListingPolicy>,
 }
@@ -36,51 +36,52 @@ pub(crate) fn plan(running: &RunningSet<'_>, wanted: &Config) -> Plan {
     let targets = running.config.targets.keys().chain(wanted.targets.keys());
     let changed_targets: BTreeSet<Arc<str>> =
         targets.filter(|name| running.config.targets.get(*name) != wanted.targets.get(*name)).cloned().collect();
-    let same_job = |id: &WatchId| old.jobs.get(id) == new.jobs.get(id) && !changed_targets.contains(&id.target);
+    let same_job = |id: &TargetJob| old.jobs.get(id) == new.jobs.get(id) && !changed_targets.contains(&id.target);
     let same_store =
         |id: &TargetStore| old.stores.get(id) == new.stores.get(id) && !changed_targets.contains(&id.target);
 
-    let discovered_must_stop = |id: &Arc<WatchId>| !same_store(&id.target_store()) || new.jobs.contains_key(id);
+    let discovered_must_stop = |id: &Arc<TargetJob>| !same_store(&id.target_store()) || new.jobs.contains_key(id);
     let discovered_to_stop = running.discovered.iter().filter(|id| discovered_must_stop(id));
     let stop_jobs: BTreeSet<_> =
         old.jobs.keys().filter(|id| !same_job(id)).chain(discovered_to_stop).cloned().collect();
     let start_jobs = new.jobs.iter().filter(|(id, _)| !same_job(id));
     let start_jobs = start_jobs.map(|(id, entry)| (Arc::clone(id), entry.clone())).collect();
 
-    // If its store has an entry, a job that loses its own entry becomes a discovered job. The restart of the store's lister starts it: from
-    // the database, or because the listing shows it.
+    // A job that loses its own entry becomes a discovered job if its store has an entry. The restart of the store's lister starts the job's
+    // new task: `Supervisor::apply` first starts watchers for the retained jobs in the database, and the lister hands over the others.
     let gains_discovered_job = |store: &TargetStore| {
         new.stores.contains_key(store)
             && stop_jobs.iter().any(|id| !new.jobs.contains_key(id) && id.target_store() == *store)
     };
-    let (old_listers, new_listers) = (listers(running.config), listers(wanted));
+    let (old_policies, new_policies) = (listing_policies(running.config), listing_policies(wanted));
     let keeps_running = |store: &&TargetStore| {
-        old_listers.get(store) == new_listers.get(store) && same_store(store) && !gains_discovered_job(store)
+        old_policies.get(store) == new_policies.get(store) && same_store(store) && !gains_discovered_job(store)
     };
     let keep: BTreeSet<TargetStore> = running.listers.iter().filter(keeps_running).cloned().collect();
     let stop_listers = running.listers.difference(&keep).cloned().collect();
-    let start_listers = new_listers.into_iter().filter(|(store, _)| !keep.contains(store)).collect();
+    let start_listers = new_policies.into_iter().filter(|(store, _)| !keep.contains(store)).collect();
     Plan { changed_targets, stop_jobs, start_jobs, stop_listers, start_listers }
 }
 
-/// The stores to list: stores whose jobs are discovered and, with `use_list`, stores with several jobs that have their own entry.
-pub(crate) fn listers(config: &Config) -> BTreeMap<TargetStore, ListingPolicy> {
+/// The policies of the stores to list: stores whose jobs are discovered and, with `use_list`, stores with several jobs that have their own
+/// entry.
+pub(crate) fn listing_policies(config: &Config) -> BTreeMap<TargetStore, ListingPolicy> {
     let WatchList { jobs, stores } = &config.watch_list;
     let replaces_polls = config.poll.use_list;
-    let mut listers = BTreeMap::new();
+    let mut policies = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for id in jobs.keys() {
         let is_first_of_store = seen.insert(id.target_store());
         if replaces_polls && !is_first_of_store {
-            listers.insert(id.target_store(), ListingPolicy { replaces_polls, discovery: None });
+            policies.insert(id.target_store(), ListingPolicy { replaces_polls, discovery: None });
         }
     }
     for (store, StoreSettings { created_within, job_settings }) in stores {
         let name = Arc::clone(&job_settings.name);
         let discovery = DiscoveryPolicy { name, created_within: *created_within, interval: config.poll.min_interval };
-        listers.insert(store.clone(), ListingPolicy { replaces_polls, discovery: Some(discovery) });
+        policies.insert(store.clone(), ListingPolicy { replaces_polls, discovery: Some(discovery) });
     }
-    listers
+    policies
 }
 
 #[cfg(test)]
@@ -103,9 +104,9 @@ mod tests {
     }
 
     /// `1/2` is job 1000000002 of store 1000000001.
-    fn id(text: &str) -> Arc<WatchId> {
+    fn id(text: &str) -> Arc<TargetJob> {
         let (store, job) = text.split_once('/').expect("STORE/JOB");
-        store_id(store).watch_id(format!("100000000{job}").parse().expect("an id"))
+        store_id(store).target_job(format!("100000000{job}").parse().expect("an id"))
     }
 
     fn store_id(text: &str) -> TargetStore {
@@ -116,10 +117,10 @@ mod tests {
     /// The plan as `-job -[lister] +job +[lister]`, while the jobs in `discovered` run.
     fn planned(old: &Config, discovered: &[&str], new: &Config) -> String {
         let discovered = discovered.iter().map(|text| id(text)).collect();
-        let running = RunningSet { config: old, discovered, listers: listers(old).into_keys().collect() };
+        let running = RunningSet { config: old, discovered, listers: listing_policies(old).into_keys().collect() };
         let plan = plan(&running, new);
         let digit = |id: &str| id.chars().last().expect("a digit");
-        let job = |id: &Arc<WatchId>| format!("{}/{}", digit(id.key.store.as_str()), digit(id.key.job.as_str()));
+        let job = |id: &Arc<TargetJob>| format!("{}/{}", digit(id.key.store.as_str()), digit(id.key.job.as_str()));
         let store = |id: &TargetStore| format!("[{}]", digit(id.store.as_str()));
         let stop = plan.stop_jobs.iter().map(job).chain(plan.stop_listers.iter().map(store));
         let start = plan.start_jobs.keys().map(job).chain(plan.start_listers.keys().map(store));
@@ -182,6 +183,6 @@ mod tests {
     fn a_lister_that_does_not_run_is_started_at_the_next_reload() {
         let config = config(&[], &["1"]);
         let running = RunningSet { config: &config, discovered: BTreeSet::new(), listers: BTreeSet::new() };
-        assert_eq!(plan(&running, &config).start_listers, listers(&config));
+        assert_eq!(plan(&running, &config).start_listers, listing_policies(&config));
     }
 }

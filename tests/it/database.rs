@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use clap::Parser as _;
 use refwatch::cli::{CommandLine, Exit};
-use refwatch::core::job::{Item, ItemKey, ItemStatus, JobStatus, WatchId};
+use refwatch::core::job::{Item, ItemKey, ItemStatus, JobStatus, TargetJob};
 use refwatch::core::time::Timestamp;
 use refwatch::core::transition::{Change, Detail, DetailKind, ItemTransition, Transition};
 use refwatch::database::{Database, DatabaseReader, FileError, Filter, ReadError, Row, RowLimit, WriterError};
@@ -77,8 +77,8 @@ impl TestDatabase {
     }
 }
 
-pub(crate) fn id(job: u64) -> Arc<WatchId> {
-    Arc::new(WatchId { target: "default".into(), key: format!("1234567890/{job:010}").parse().expect("two ids") })
+pub(crate) fn id(job: u64) -> Arc<TargetJob> {
+    Arc::new(TargetJob { target: "default".into(), key: format!("1234567890/{job:010}").parse().expect("two ids") })
 }
 
 pub(crate) fn at(seconds: i64) -> Timestamp {

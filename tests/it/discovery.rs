@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use refwatch::clock::Clock;
-use refwatch::core::job::WatchId;
+use refwatch::core::job::TargetJob;
 use refwatch::core::transition::Detail;
 use refwatch::database::{Database, DatabaseReader, Filter};
 use refwatch::instruments::Instruments;
@@ -181,7 +181,7 @@ fn a_reload_moves_jobs_between_job_and_store_entries_and_a_removed_store_removes
     assert!(watches(address).contains(&(name.to_owned(), own.clone())));
     let details =
         DatabaseReader::new(&workspace.path("refwatch.db")).rows::<Detail>(&Filter::default()).expect("the database");
-    let still_seen: Vec<_> = details.iter().map(|row| row.watch_id.key.job.as_str()).collect();
+    let still_seen: Vec<_> = details.iter().map(|row| row.target_job.key.job.as_str()).collect();
     assert_eq!(still_seen, [&own], "only its watch was stopped");
     daemon.signal(Signal::TERM);
     assert!(daemon.end().success());
@@ -257,7 +257,7 @@ fn rows_of_a_retained_job_are_kept_however_long_ago_it_ended() {
         let made = Database::open(&database, &Instruments::new().expect("names")).expect("a database");
         for job in ["1000000001", listed] {
             let key = format!("{store}/{job}").parse().expect("two ids");
-            made.append(&WatchId { target: "default".into(), key }, &change).await.expect("a commit");
+            made.append(&TargetJob { target: "default".into(), key }, &change).await.expect("a commit");
         }
         made.close().await;
     });

@@ -31,11 +31,11 @@ pub(crate) struct TransitionRow {
 }
 
 impl From<Row<Transition>> for TransitionRow {
-    fn from(Row { id, watch_id, value }: Row<Transition>) -> Self {
+    fn from(Row { id, target_job, value }: Row<Transition>) -> Self {
         Self {
             id,
-            target: watch_id.target.to_string(),
-            job_id: watch_id.key.job.to_string(),
+            target: target_job.target.to_string(),
+            job_id: target_job.key.job.to_string(),
             from_status: value.from.map(|from| from.to_string()),
             to_status: value.to.to_string(),
             observed_at: format!("{:.3}", value.observed_at),

@@ -12,7 +12,7 @@ use refwatch::cli::{history, status};
 use refwatch::clock::Clock;
 use refwatch::config::{LogFormat, Quota, TargetConfig};
 use refwatch::core::failure::FailureReason;
-use refwatch::core::job::{Item, ItemKey, ItemStatus, Items, JobKey, JobStatus, WatchId};
+use refwatch::core::job::{Item, ItemKey, ItemStatus, Items, JobKey, JobStatus, TargetJob};
 use refwatch::core::sanitize::{Sanitized, is_unsafe_to_display};
 use refwatch::core::time::Timestamp;
 use refwatch::core::tracker::JobState;
@@ -198,7 +198,7 @@ pub(crate) fn check_logs(text: &str) {
         watch: None,
     };
     let key = "1234567890/9876543210".parse().expect("two ids");
-    let row = Row { id: 1, watch_id: WatchId { target: own().into(), key }, value };
+    let row = Row { id: 1, target_job: TargetJob { target: own().into(), key }, value };
     let watch: JobInfo = serde_json::from_value(serde_json::json!({
         "watch": text, "target": text, "aws_region": text, "kind": "reference_import", "store_id": text, "job_id": text, "status": text,
         "state": text, "parked_reason": text, "vanished": false, "labels": {}, "since": text, "next_poll": text, "recent_failures": [],
@@ -257,7 +257,7 @@ fn view(text: &str) -> WatchStatus {
     };
     let failure = FailedPoll { at: Timestamp::UNIX_EPOCH, reason: FailureReason::Other, message: own() };
     WatchStatus {
-        id: Arc::new(WatchId { target: "default".into(), key }),
+        id: Arc::new(TargetJob { target: "default".into(), key }),
         name: text.into(),
         labels: Arc::new([("project".to_owned(), own())].into()),
         aws_region: text.into(),

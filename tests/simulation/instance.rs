@@ -9,7 +9,7 @@ use refwatch::core::transition::Transition;
 use refwatch::database::{DatabaseReader, Filter};
 use refwatch::notify::Sinks;
 use refwatch::state::TransitionEvent;
-use refwatch::tasks::job_watcher::TaskContext;
+use refwatch::tasks::context::TaskContext;
 use refwatch::tasks::supervisor::Supervisor;
 use tokio::sync::broadcast::Receiver;
 use tokio::task::JoinSet;
@@ -55,7 +55,7 @@ pub(crate) fn recorded(path: &Path) -> BTreeMap<JobKey, Vec<JobStatus>> {
         return recorded;
     }
     for row in DatabaseReader::new(path).rows::<Transition>(&Filter::default()).expect("a database") {
-        recorded.entry(row.watch_id.key).or_default().push(row.value.to);
+        recorded.entry(row.target_job.key).or_default().push(row.value.to);
     }
     recorded
 }

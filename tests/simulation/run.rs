@@ -19,7 +19,7 @@ use refwatch::core::time::{Monotonic, Timestamp};
 use refwatch::database::Database;
 use refwatch::instruments::Instruments;
 use refwatch::state::{SharedState, TransitionEvent};
-use refwatch::tasks::job_watcher::TaskContext;
+use refwatch::tasks::context::TaskContext;
 use refwatch::tasks::supervisor::Supervisor;
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;

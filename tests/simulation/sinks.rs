@@ -19,7 +19,7 @@ use refwatch::core::time::Timestamp;
 use refwatch::database::ReplayFilter;
 use refwatch::notify::{Notification, SinkContext, SinkResponse, Sinks, Transport};
 use refwatch::simulator::{FaultRate, SimulatedSink, SinkFault, SinkOptions, SinkReply};
-use refwatch::tasks::job_watcher::TaskContext;
+use refwatch::tasks::context::TaskContext;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 

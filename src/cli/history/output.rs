@@ -36,7 +36,7 @@ fn cells(row: &Row<Transition>) -> table::Row<5> {
     let watch = watch.as_ref().map(|watch| sanitized(&watch.name)).unwrap_or_default();
     let status = sanitized(&format!("{to}{anomaly}"));
     table::Row {
-        cells: [format!("{observed_at:.3}"), watch, row.watch_id.key.to_string(), from, status],
+        cells: [format!("{observed_at:.3}"), watch, row.target_job.key.to_string(), from, status],
         note: status_message.as_deref().map(sanitized),
     }
 }
@@ -47,12 +47,12 @@ mod tests {
 
     use super::super::super::exit::json_line;
     use super::*;
-    use crate::core::job::{JobStatus, WatchId};
+    use crate::core::job::{JobStatus, TargetJob};
     use crate::core::transition::WatchInfo;
 
     fn row(id: i64, value: Transition) -> Row<Transition> {
         let key = "1234567890/9876543210".parse().expect("two ids");
-        Row { id, watch_id: WatchId { target: "default".into(), key }, value }
+        Row { id, target_job: TargetJob { target: "default".into(), key }, value }
     }
 
     fn transition(to: &str, observed_at: &str) -> Transition {

@@ -65,8 +65,8 @@ impl View {
 /// The errors of the daemon and an empty line; nothing if there are none.
 fn errors(daemon: &DaemonInfo) -> String {
     let not_ready = daemon.not_ready.iter().map(|reason| format!("Not ready: {}\n", Sanitized(reason)));
-    let configuration = daemon.config_error.iter().map(|ConfigError { in_force, summary, .. }| {
-        format!("Configuration: {} ({}): run refwatch check\n", Sanitized(summary), Sanitized(in_force))
+    let configuration = daemon.config_error.iter().map(|ConfigError { in_use, summary, .. }| {
+        format!("Configuration: {} ({}): run refwatch check\n", Sanitized(summary), Sanitized(in_use))
     });
     let errors: String = not_ready.chain(configuration).collect();
     if errors.is_empty() { errors } else { errors + "\n" }

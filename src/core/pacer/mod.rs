@@ -80,8 +80,8 @@ impl Pacer {
     }
 
     /// Lowers the rate after a throttle. A throttled request that was sent before the last decrease has no effect.
-    pub fn throttled(&mut self, sent: Monotonic, now: Monotonic) {
-        if self.decreased_at.is_none_or(|decreased| sent >= decreased) {
+    pub fn throttled(&mut self, sent_at: Monotonic, now: Monotonic) {
+        if self.decreased_at.is_none_or(|decreased| sent_at >= decreased) {
             self.rate = (self.rate * DECREASE_FACTOR).max(self.limit * MIN_RATE);
             self.decreased_at = Some(now);
         }

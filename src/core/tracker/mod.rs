@@ -21,8 +21,8 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(15);
 pub struct PollPolicy {
     /// From a successful poll to the next one. Listings and the quota may stretch it.
     pub interval: Duration,
-    /// True if the user set the interval. Listings then do not stretch it.
-    pub fixed: bool,
+    /// Whether the user set the interval. If so, listings do not stretch it.
+    pub is_interval_set: bool,
     /// From a failed poll to the next one.
     pub backoff: BackoffPolicy,
 }

@@ -8,7 +8,7 @@ use crate::core::transition::ItemTransition;
 
 const POLICY: PollPolicy = PollPolicy {
     interval: Duration::from_secs(10),
-    fixed: false,
+    is_interval_set: false,
     backoff: BackoffPolicy { initial: Duration::from_secs(1), max: Duration::from_mins(5) },
 };
 

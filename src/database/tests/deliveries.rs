@@ -13,8 +13,8 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(NOW + seconds).expect("a time")
 }
 
-fn watch_id(job: u32) -> WatchId {
-    WatchId { target: "default".into(), key: format!("1234567890/{job:010}").parse().expect("a job") }
+fn target_job(job: u32) -> TargetJob {
+    TargetJob { target: "default".into(), key: format!("1234567890/{job:010}").parse().expect("a job") }
 }
 
 /// A database with the sink `hook`, which wants every event of the watch `GRCh38`.
@@ -63,7 +63,7 @@ impl Queue {
             watch: Some(Arc::new(WatchInfo { name: watch.into(), ..WatchInfo::default() })),
         };
         let change = Change { transition: Some(transition), ..Change::default() };
-        self.database.append(&watch_id(job), &change).await.expect("a commit");
+        self.database.append(&target_job(job), &change).await.expect("a commit");
     }
 
     async fn step(&self, seconds: i64, outcomes: &[(i64, DeliveryOutcome)], in_flight: &[i64]) -> StepResult {
@@ -90,7 +90,7 @@ fn filter() -> EventFilter {
     EventFilter { types, watches: vec!["GRCh38".to_owned()] }
 }
 
-fn rows(queue: &StepResult) -> Vec<i64> {
+fn due_ids(queue: &StepResult) -> Vec<i64> {
     queue.due.iter().map(|due| due.event.id).collect()
 }
 
@@ -109,18 +109,18 @@ async fn the_events_of_a_job_are_due_one_after_another_and_jobs_do_not_wait_for_
         queue.transition(job, from, to, 0).await;
     }
     let first = queue.step(0, &[], &[]).await;
-    assert_eq!((rows(&first), first.waiting, first.oldest_observed_at), (vec![1, 3], 3, Some(at(0))));
+    assert_eq!((due_ids(&first), first.waiting, first.oldest_observed_at), (vec![1, 3], 3, Some(at(0))));
     // Both are being sent.
-    assert_eq!(rows(&queue.step(0, &[], &[1, 3]).await), Vec::<i64>::new());
+    assert_eq!(due_ids(&queue.step(0, &[], &[1, 3]).await), Vec::<i64>::new());
     // The first is to be sent again later. The second event of its job waits for it.
     let second = queue.step(1, &[(1, retry(6)), (3, DeliveryOutcome::Delivered)], &[]).await;
-    assert_eq!((rows(&second), second.waiting, second.next_due), (vec![], 2, Some(at(6))));
-    assert_eq!(rows(&queue.step(6, &[], &[]).await), [1]);
+    assert_eq!((due_ids(&second), second.waiting, second.next_due), (vec![], 2, Some(at(6))));
+    assert_eq!(due_ids(&queue.step(6, &[], &[]).await), [1]);
     // After the first has failed, the second goes on.
     let third = queue.step(7, &[(1, failed())], &[]).await;
-    assert_eq!((rows(&third), third.waiting, third.failed), (vec![2], 1, 1));
+    assert_eq!((due_ids(&third), third.waiting, third.failed), (vec![2], 1, 1));
     let last = queue.step(8, &[(2, DeliveryOutcome::Delivered)], &[]).await;
-    assert_eq!((rows(&last), last.waiting, last.failed, last.oldest_observed_at), (vec![], 0, 1, None));
+    assert_eq!((due_ids(&last), last.waiting, last.failed, last.oldest_observed_at), (vec![], 0, 1, None));
 }
 
 #[tokio::test]
@@ -149,10 +149,10 @@ async fn an_event_has_its_occurrence_and_the_items_of_its_time() {
             watch: Some(Arc::new(WatchInfo { name: "GRCh38".into(), ..WatchInfo::default() })),
         };
         let change = Change { transition: Some(transition), items: vec![item(status, seconds)], details: vec![] };
-        queue.database.append(&watch_id(1), &change).await.expect("a commit");
+        queue.database.append(&target_job(1), &change).await.expect("a commit");
     }
     let details = vec![Detail { kind: DetailKind::Vanished, value: None, observed_at: at(3) }];
-    queue.database.append(&watch_id(1), &Change { details, ..Change::default() }).await.expect("a commit");
+    queue.database.append(&target_job(1), &Change { details, ..Change::default() }).await.expect("a commit");
     let mut seen = Vec::new();
     let mut outcomes = vec![];
     while let Some(due) = queue.step(3, &outcomes, &[]).await.due.pop() {
@@ -181,7 +181,7 @@ async fn a_new_sink_starts_at_the_present_and_ignores_jobs_that_ended_before() {
     queue.append(3, "GRCh38", None, "FAILED", at(9), Some(at(1))).await;
     queue.append(4, "GRCh38", Some("IN_PROGRESS"), "FAILED", at(9), Some(at(-1))).await;
     queue.append(5, "other", None, "FAILED", at(9), None).await;
-    assert_eq!(rows(&queue.step(9, &[], &[]).await), [3, 4]);
+    assert_eq!(due_ids(&queue.step(9, &[], &[]).await), [3, 4]);
 }
 
 #[tokio::test]
@@ -201,7 +201,7 @@ async fn a_star_of_a_wildcard_matches_any_text_and_other_characters_match_themse
         let queue = Queue::new().await;
         queue.append(1, watch, None, "FAILED", at(0), None).await;
         let filter = EventFilter { watches: vec![pattern.to_owned()], ..filter() };
-        let replay = ReplayFilter { jobs: vec![watch_id(1).key], ..ReplayFilter::default() };
+        let replay = ReplayFilter { jobs: vec![target_job(1).key], ..ReplayFilter::default() };
         queue.step(0, &[], &[]).await;
         let queued = queue.database.replay_deliveries("hook".into(), filter, replay).await.expect("a commit");
         assert_eq!(queued, usize::from(expected), "{pattern} {watch}");
@@ -216,13 +216,13 @@ async fn a_replay_sends_delivered_or_failed_events_again() {
     queue.step(0, &[], &[]).await;
     queue.step(0, &[(1, DeliveryOutcome::Delivered), (2, failed())], &[]).await;
     assert_eq!(queue.replay(ReplayFilter { failed: true, ..ReplayFilter::default() }).await, 1);
-    assert_eq!(rows(&queue.step(0, &[], &[]).await), [2]);
+    assert_eq!(due_ids(&queue.step(0, &[], &[]).await), [2]);
     let since = ReplayFilter { since: Some(at(10)), ..ReplayFilter::default() };
     assert_eq!(queue.replay(since).await, 1);
-    let jobs = vec![watch_id(1).key];
+    let jobs = vec![target_job(1).key];
     assert_eq!(queue.replay(ReplayFilter { jobs, ..ReplayFilter::default() }).await, 1);
     let all = queue.step(0, &[], &[]).await;
-    assert_eq!((rows(&all), all.failed), (vec![1, 2], 0));
+    assert_eq!((due_ids(&all), all.failed), (vec![1, 2], 0));
 }
 
 #[tokio::test]
@@ -231,7 +231,11 @@ async fn a_disabled_sink_has_no_due_events_until_its_configuration_changes() {
     queue.transition(1, None, "FAILED", 0).await;
     queue.synchronize(&[("hook", "0")]).await;
     let changed = queue.step(5, &[(1, DeliveryOutcome::Gone)], &[]).await;
-    assert_eq!((rows(&changed), changed.disabled_at), (vec![1], None), "the response was to an earlier configuration");
+    assert_eq!(
+        (due_ids(&changed), changed.disabled_at),
+        (vec![1], None),
+        "the response was to an earlier configuration"
+    );
     queue.synchronize(&[("hook", "1")]).await;
     for seconds in [5, 6] {
         let disabled = queue.step(seconds, &[(1, DeliveryOutcome::Gone)], &[]).await;
@@ -239,18 +243,18 @@ async fn a_disabled_sink_has_no_due_events_until_its_configuration_changes() {
     }
     queue.synchronize(&[("hook", "1")]).await;
     let disabled = queue.step(6, &[], &[]).await;
-    assert_eq!((rows(&disabled), disabled.waiting, disabled.disabled_at), (vec![], 1, Some(at(5))));
+    assert_eq!((due_ids(&disabled), disabled.waiting, disabled.disabled_at), (vec![], 1, Some(at(5))));
     queue.synchronize(&[("hook", "2")]).await;
     let enabled = queue.step(7, &[], &[]).await;
-    assert_eq!((rows(&enabled), enabled.disabled_at), (vec![1], None));
+    assert_eq!((due_ids(&enabled), enabled.disabled_at), (vec![1], None));
 }
 
 #[tokio::test]
 async fn a_new_event_is_due_at_once_also_after_the_clock_was_set_back() {
     let queue = Queue::new().await;
     queue.transition(1, None, "FAILED", 86_400).await;
-    assert!(rows(&queue.step(86_400, &[], &[1]).await).is_empty());
-    assert_eq!(rows(&queue.step(0, &[], &[]).await), [1]);
+    assert!(due_ids(&queue.step(86_400, &[], &[1]).await).is_empty());
+    assert_eq!(due_ids(&queue.step(0, &[], &[]).await), [1]);
 }
 
 #[tokio::test]
@@ -258,9 +262,9 @@ async fn a_rejected_event_is_due_at_once_after_the_clock_was_set_back() {
     let queue = Queue::new().await;
     queue.transition(1, None, "FAILED", 0).await;
     queue.step(86_400, &[], &[]).await;
-    assert!(rows(&queue.step(86_400, &[(1, retry(86_405))], &[]).await).is_empty());
-    assert!(rows(&queue.step(86_399, &[], &[]).await).is_empty());
-    assert_eq!(rows(&queue.step(86_300, &[], &[]).await), [1]);
+    assert!(due_ids(&queue.step(86_400, &[(1, retry(86_405))], &[]).await).is_empty());
+    assert!(due_ids(&queue.step(86_399, &[], &[]).await).is_empty());
+    assert_eq!(due_ids(&queue.step(86_300, &[], &[]).await), [1]);
 }
 
 #[test]
@@ -298,7 +302,7 @@ async fn the_rotation_selects_the_first_due_event() {
             rotation,
         };
         let due = queue.database.step_deliveries(step).await.expect("a step");
-        assert_eq!(rows(&due), [expected], "{rotation}");
+        assert_eq!(due_ids(&due), [expected], "{rotation}");
     }
 }
 
@@ -311,14 +315,14 @@ async fn after_an_event_whose_row_is_deleted_or_damaged_the_next_event_of_its_jo
         let queue = Queue::new().await;
         queue.transition(1, None, "SUBMITTED", 0).await;
         queue.transition(1, Some("SUBMITTED"), "FAILED", 0).await;
-        assert_eq!(rows(&queue.step(0, &[], &[]).await), [1]);
+        assert_eq!(due_ids(&queue.step(0, &[], &[]).await), [1]);
         let file = queue.directory.path().join("database.db");
         let other_program = rusqlite::Connection::open(file).expect("a database");
         other_program.execute(damage, []).expect("a commit");
         let first = queue.step(0, &[], &[]).await;
-        assert_eq!((rows(&first), first.unreadable, first.next_due), (vec![], 1, Some(at(0))), "{damage}");
+        assert_eq!((due_ids(&first), first.unreadable, first.next_due), (vec![], 1, Some(at(0))), "{damage}");
         let second = queue.step(0, &[], &[]).await;
-        assert_eq!((rows(&second), second.unreadable, second.failed), (vec![2], 0, 1), "{damage}");
+        assert_eq!((due_ids(&second), second.unreadable, second.failed), (vec![2], 0, 1), "{damage}");
     }
 }
 
@@ -330,11 +334,11 @@ async fn the_rows_of_a_job_outlive_their_retention_while_its_vanishing_is_not_qu
     queue.step(0, &[(1, DeliveryOutcome::Delivered)], &[]).await;
     let vanished = Detail { kind: DetailKind::Vanished, value: None, observed_at: at(0) };
     let change = Change { details: vec![vanished], ..Change::default() };
-    queue.database.append(&watch_id(1), &change).await.expect("a commit");
+    queue.database.append(&target_job(1), &change).await.expect("a commit");
     // The last row is always kept.
     queue.transition(2, None, "SUBMITTED", 0).await;
     assert_eq!(queue.database.delete_ended_before(at(1), BTreeSet::new()).await.expect("a commit"), 0);
-    assert_eq!(rows(&queue.step(0, &[], &[]).await), [2, 3]);
+    assert_eq!(due_ids(&queue.step(0, &[], &[]).await), [2, 3]);
 }
 
 #[tokio::test]
@@ -349,7 +353,7 @@ async fn the_rows_of_a_job_outlive_their_retention_by_30_days_while_a_sink_waits
     assert_eq!(delete(at(1)).await, 0, "waits for delivery");
     assert_eq!(delete(at(1) + Duration::from_hours(30 * 24)).await, 1);
     let left = queue.step(0, &[], &[]).await;
-    assert_eq!((rows(&left), left.failed), (vec![2], 0));
+    assert_eq!((due_ids(&left), left.failed), (vec![2], 0));
     queue.transition(3, None, "FAILED", 0).await;
     queue.transition(4, None, "SUBMITTED", 0).await;
     queue.step(0, &[], &[]).await;

@@ -16,7 +16,7 @@ use crate::core::tracker::{JobTracker, PollPolicy};
 use crate::core::transition::{DetailKind, Transition};
 
 const POLICY: PollPolicy = PollPolicy {
-    fixed: false,
+    is_interval_set: false,
     interval: Duration::from_secs(10),
     backoff: BackoffPolicy { initial: Duration::from_secs(1), max: Duration::from_mins(5) },
 };
@@ -56,8 +56,8 @@ fn to_milliseconds(time: Timestamp) -> Timestamp {
     Timestamp::from_millisecond(time.as_millisecond()).expect("in range")
 }
 
-/// An outcome of a poll. Avoids what is not saved: a change of only the completion time, a change of only the message of an item, and
-/// a creation time that was missing before.
+/// An outcome of a poll. Avoids changes that are not saved: a change of only the completion time, a change of only the message of an item,
+/// and a creation time that was missing before.
 fn outcome() -> impl Strategy<Value = PollResult> {
     let item = (0..3_u32, 0..ItemStatus::DOCUMENTED.len()).prop_map(|(nth, status)| {
         let status = ItemStatus::DOCUMENTED[status].clone();
@@ -86,7 +86,7 @@ fn outcome() -> impl Strategy<Value = PollResult> {
 
 /// The tracker of one job, and its last poll and time.
 struct Model {
-    id: Arc<WatchId>,
+    id: Arc<TargetJob>,
     tracker: JobTracker,
     last_seen: Option<Timestamp>,
     last_outcome: Option<(PollResult, Now)>,
@@ -95,7 +95,7 @@ struct Model {
 impl Model {
     fn new(target: &str) -> Self {
         let key: JobKey = "1234567890/9876543210".parse().expect("two ids");
-        let id = Arc::new(WatchId { target: target.into(), key });
+        let id = Arc::new(TargetJob { target: target.into(), key });
         Self { id, tracker: JobTracker::new(POLICY, None, 1), last_seen: None, last_outcome: None }
     }
 

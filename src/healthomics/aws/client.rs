@@ -1,7 +1,8 @@
 //! The SDK's client of one target, and its settings.
 //!
-//! A client caches the credentials. If a HealthOmics request gets no credentials, or AWS rejects them, or if any request panics, the next
-//! request builds a new client, which reads them again from their source (`credentials`).
+//! A client caches the credentials. A client becomes unusable if a HealthOmics request gets no credentials, or if AWS rejects them, or if
+//! any request panics, including one to STS. The next request then builds a new client, which reads the credentials again from their source
+//! (`credentials`).
 
 use std::error::Error;
 use std::panic::AssertUnwindSafe;
@@ -28,7 +29,7 @@ use http_body_util::Limited;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
-use super::credentials::{CredentialFailure, FetchGuard};
+use super::credentials::{CredentialFailure, CredentialFetcher};
 use super::errors::RESPONSE_BYTES_MAX;
 use super::identity;
 use super::{environment, errors, responses, sdk_files};
@@ -56,7 +57,7 @@ pub struct AwsFactory {
 struct AwsService {
     config: TargetConfig,
     aws_region: Arc<str>,
-    credentials: FetchGuard,
+    credential_fetcher: CredentialFetcher,
     current: Mutex<SdkClient>,
     clock: Clock,
 }
@@ -73,7 +74,7 @@ struct SdkClient {
 /// An SDK interceptor that changes two defaults. A configured endpoint, including `AWS_ENDPOINT_URL`, is used verbatim: the SDK
 /// would put `control-storage-` before its host. At most `RESPONSE_BYTES_MAX` of a response are read.
 #[derive(Debug)]
-pub struct EndpointAndSizeInterceptor;
+pub struct VerbatimEndpointAndSizeLimit;
 
 impl AwsFactory {
     /// `clock` is compared with dates in error responses (`Date` and `Retry-After`), and times the fetches of credentials.
@@ -91,7 +92,8 @@ impl AwsFactory {
 }
 
 impl ServiceFactory for AwsFactory {
-    /// Reads keys in environment variables and in a `source_profile`. Other credentials are fetched at the first request.
+    /// Reads keys in environment variables and in a `source_profile`. Other credentials, including keys in the selected profile itself, are
+    /// fetched at the first request.
     fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a> {
         Box::pin(async move {
             environment::check_variables(config)?;
@@ -99,14 +101,14 @@ impl ServiceFactory for AwsFactory {
             let loaded = spawn_blocking(Self::load_certificates).await;
             // A panic means that no certificate is valid.
             loaded.map_err(|_| TargetError::Invalid(NO_AUTHORITIES.to_owned()))?;
-            let credentials = FetchGuard::new(config, self.clock);
-            let sdk_config = load_sdk_config(config, &credentials).await;
+            let credential_fetcher = CredentialFetcher::new(config, self.clock);
+            let sdk_config = load_sdk_config(config, &credential_fetcher).await;
             let region = environment::check_profile_and_get_region(config, &sdk_config)?;
             let aws_region = region.as_str().into();
             // With the resolved region: later clients keep it, and error messages name it.
             let config = TargetConfig { region: Some(region), ..config.clone() };
             let current = Mutex::new(SdkClient::new(&config, sdk_config));
-            Ok(Arc::new(AwsService { config, aws_region, credentials, current, clock: self.clock })
+            Ok(Arc::new(AwsService { config, aws_region, credential_fetcher, current, clock: self.clock })
                 as Arc<dyn TargetService>)
         })
     }
@@ -114,7 +116,7 @@ impl ServiceFactory for AwsFactory {
 
 impl SdkClient {
     fn new(config: &TargetConfig, sdk_config: SdkConfig) -> Self {
-        let mut settings = aws_sdk_omics::config::Builder::from(&sdk_config).interceptor(EndpointAndSizeInterceptor);
+        let mut settings = aws_sdk_omics::config::Builder::from(&sdk_config).interceptor(VerbatimEndpointAndSizeLimit);
         // Overrides the endpoint that the environment or the AWS profile sets.
         if config.endpoint_url.is_some() {
             settings.set_endpoint_url(config.endpoint_url.clone());
@@ -131,7 +133,7 @@ impl AwsService {
                 let CredentialFailure { reason, message } = CredentialFailure::from_files_error(&error);
                 RequestFailure { reason, message, retry_after: None }
             })?;
-            *current = SdkClient::new(&self.config, load_sdk_config(&self.config, &self.credentials).await);
+            *current = SdkClient::new(&self.config, load_sdk_config(&self.config, &self.credential_fetcher).await);
         }
         Ok(current.clone())
     }
@@ -221,12 +223,12 @@ impl TargetService for AwsService {
                         // The SDK rejects the whole page if one job is malformed.
                         let response = error.raw_response().filter(|response| response.status().is_success());
                         let body = response.and_then(|response| response.body().bytes());
-                        let page = body.and_then(|body| responses::lenient_page(kind, body));
-                        page.ok_or_else(|| self.handle_error(Operation::List(kind), &client, &error))
+                        let raw_page = body.and_then(|body| responses::lenient_page(kind, body));
+                        raw_page.ok_or_else(|| self.handle_error(Operation::List(kind), &client, &error))
                     })
                 }};
             }
-            let page = match kind {
+            let raw_page = match kind {
                 JobKind::ReferenceImport => list! {
                     list_reference_import_jobs, reference_store_id, ImportReferenceFilter, reference_import_page
                 },
@@ -240,15 +242,15 @@ impl TargetService for AwsService {
                     list_read_set_activation_jobs, sequence_store_id, ActivateReadSetFilter, read_set_activation_page
                 },
             }?;
-            responses::list_page(store, page)
+            responses::checked_page(store, raw_page)
         }))
     }
 }
 
 #[dyn_dispatch_hint]
-impl Intercept for EndpointAndSizeInterceptor {
+impl Intercept for VerbatimEndpointAndSizeLimit {
     fn name(&self) -> &'static str {
-        "EndpointAndSizeInterceptor"
+        "VerbatimEndpointAndSizeLimit"
     }
 
     fn modify_before_serialization(
@@ -277,7 +279,7 @@ impl Intercept for EndpointAndSizeInterceptor {
     }
 }
 
-async fn load_sdk_config(config: &TargetConfig, credentials: &FetchGuard) -> SdkConfig {
+async fn load_sdk_config(config: &TargetConfig, credential_fetcher: &CredentialFetcher) -> SdkConfig {
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .app_name(AppName::new("refwatch").unwrap_or_else(|_| unreachable!("letters only")))
         .retry_config(RetryConfig::disabled())
@@ -290,5 +292,5 @@ async fn load_sdk_config(config: &TargetConfig, credentials: &FetchGuard) -> Sdk
         loader = loader.profile_name(profile);
     }
     let sdk = loader.load().await;
-    credentials.add_credentials(config, sdk).await
+    credential_fetcher.with_credentials_provider(config, sdk).await
 }

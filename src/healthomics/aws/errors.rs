@@ -22,10 +22,10 @@ use crate::core::time::{Timestamp, parse_retry_after};
 pub(super) const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 
 /// The longest excerpt of a code or a message, in characters. A chain of errors may have twice as many.
-const EXCERPT_MAX: usize = 200;
+const EXCERPT_CHARS_MAX: usize = 200;
 
 /// The longest excerpt of an unexpected body, in bytes.
-const BODY_EXCERPT_MAX: usize = 250;
+const BODY_EXCERPT_BYTES_MAX: usize = 250;
 
 /// The part of an unexpected body that is searched for secrets. Longer than the excerpt, so that a URL at the end of the excerpt is
 /// redacted as a whole.
@@ -64,11 +64,11 @@ pub(super) fn panicked() -> RequestFailure {
     RequestFailure { reason: FailureReason::Internal, message: message.to_owned(), retry_after: None }
 }
 
-// Advice. `{action}` is replaced by the IAM action, `{skew}` by the difference of the clocks.
-const PERMISSION: &str = "allow this identity {action}";
-const ACCESS_KEY: &str = "check the access key and the region";
-const SIGNING: &str = "check the secret key and this machine's clock{skew}";
-const EXPIRED: &str = "renew the credentials; check this machine's clock{skew}";
+// In advice, `{action}` is replaced by the IAM action, and `{skew}` by the difference of the clocks.
+const ADVICE_PERMISSION: &str = "allow this identity {action}";
+const ADVICE_ACCESS_KEY: &str = "check the access key and the region";
+const ADVICE_SIGNING: &str = "check the secret key and this machine's clock{skew}";
+const ADVICE_EXPIRED: &str = "renew the credentials; check this machine's clock{skew}";
 
 /// `None` for an unknown code: the HTTP status then determines the reason.
 #[expect(clippy::match_same_arms, reason = "a line for each family of names")]
@@ -77,16 +77,18 @@ fn reason_and_advice(code: &str) -> Option<(FailureReason, Option<&'static str>)
     Some(match code {
         "ThrottlingException" | "Throttling" | "ThrottledException" => (Throttled, None),
         "TooManyRequestsException" | "RequestLimitExceeded" => (Throttled, None),
-        "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => (AccessDenied, Some(PERMISSION)),
+        "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => (AccessDenied, Some(ADVICE_PERMISSION)),
         "OptInRequired" => (AccessDenied, Some("enable AWS HealthOmics for this account")),
         "ResourceNotFoundException" => (NotFound, None),
         "ValidationException" | "ValidationError" => (Validation, None),
         "RequestTimeoutException" | "RequestTimeout" => (Timeout, None),
         "InternalServerException" | "InternalFailure" => (Internal, None),
         "ServiceUnavailable" | "ServiceUnavailableException" => (Internal, None),
-        "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => (Credentials, Some(EXPIRED)),
-        "InvalidSignatureException" | "SignatureDoesNotMatch" | "RequestTimeTooSkewed" => (Credentials, Some(SIGNING)),
-        "UnrecognizedClientException" | "InvalidClientTokenId" => (Credentials, Some(ACCESS_KEY)),
+        "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => (Credentials, Some(ADVICE_EXPIRED)),
+        "InvalidSignatureException" | "SignatureDoesNotMatch" | "RequestTimeTooSkewed" => {
+            (Credentials, Some(ADVICE_SIGNING))
+        }
+        "UnrecognizedClientException" | "InvalidClientTokenId" => (Credentials, Some(ADVICE_ACCESS_KEY)),
         "IncompleteSignature" | "IncompleteSignatureException" => (Credentials, None),
         "MissingAuthenticationToken" | "MissingAuthenticationTokenException" => (Credentials, None),
         _ => return None,
@@ -132,7 +134,7 @@ fn service_error(
 }
 
 pub(super) fn code_and_message(code: &str, error: &impl ProvideErrorMetadata) -> String {
-    let quote = |text: &str| excerpt(&redacted(text), EXCERPT_MAX);
+    let quote = |text: &str| excerpt(&redacted(text), EXCERPT_CHARS_MAX);
     match error.message().filter(|text| !text.is_empty()) {
         Some(text) => format!("{}: {}", quote(code), quote(text)),
         None => quote(code),
@@ -168,7 +170,7 @@ pub(super) fn unexpected_body_message(response: &HttpResponse) -> String {
     let body = response.body().bytes().unwrap_or_default();
     let start = String::from_utf8_lossy(&body[..body.len().min(SCANNED_BYTES_MAX)]);
     let shown = Sanitized(&redacted(&start)).to_string();
-    let quoted = &shown[..shown.floor_char_boundary(BODY_EXCERPT_MAX)];
+    let quoted = &shown[..shown.floor_char_boundary(BODY_EXCERPT_BYTES_MAX)];
     let more = if quoted.len() < shown.len() || body.len() > SCANNED_BYTES_MAX { "…" } else { "" };
     format!("{hint}HTTP {status} with an unexpected body: \"{quoted}{more}\"")
 }
@@ -228,7 +230,7 @@ pub(super) fn chain_text(error: &(dyn Error + 'static)) -> String {
             links.push(text);
         }
     }
-    excerpt(&redacted(&links.join(": ")), 2 * EXCERPT_MAX)
+    excerpt(&redacted(&links.join(": ")), 2 * EXCERPT_CHARS_MAX)
 }
 
 pub(super) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

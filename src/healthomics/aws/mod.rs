@@ -1,6 +1,6 @@
 //! The [`TargetService`](super::TargetService) that uses AWS's SDK.
 //!
-//! The SDK's types stay in this module. [`EndpointAndSizeInterceptor`] is public for the benchmarks.
+//! The SDK's types stay in this module. [`VerbatimEndpointAndSizeLimit`] is public for the benchmarks.
 
 mod client;
 mod credentials;
@@ -11,4 +11,4 @@ mod redact;
 mod responses;
 mod sdk_files;
 
-pub use client::{AwsFactory, EndpointAndSizeInterceptor};
+pub use client::{AwsFactory, VerbatimEndpointAndSizeLimit};

@@ -8,8 +8,8 @@ use regex_lite::{Captures, Regex};
 /// Matches the characters between a name and its value, also in JSON that is quoted in JSON.
 const SEPARATOR: &str = r#"["'\\ ]*[=:>][ =:>\\]*"#;
 
-/// Matches a value with its opening quotation mark, or without marks. Appended to a pattern that has one group, the name and the
-/// separator. Groups 2 and 3 are the opening mark, `"` or `'`, which [`REPLACEMENT`] puts back.
+/// Matches a value up to its closing quotation mark, or without marks. Group 1 is in the pattern before `VALUE`: the name, the separator
+/// and, in [`ASSIGNMENT`], a scheme. Group 2 or 3 is the opening mark, `"` or `'`. [`REPLACEMENT`] puts groups 1 to 3 back.
 const VALUE: &str = r#"(?:(")[^"]*|(')[^']*|[^\s&,;"'<]*)"#;
 
 /// Matches a credential or a signature in a query, a header, JSON or XML. The first group is its name and the separator.

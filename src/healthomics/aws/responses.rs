@@ -1,7 +1,7 @@
 //! Converts the SDK's responses to a [`Snapshot`] or a [`ListPage`], within the limits of `core::limits`.
 //!
-//! Each kind has a function `…_detail` for its `Get` response and a function `…_page` for its `List` response. The rest is the same for all
-//! kinds.
+//! Each kind has a function `…_detail` for its `Get` response and a function `…_page` for its `List` response. They return `Raw…` types,
+//! which are the same for all kinds. `snapshot` and `checked_page` check and convert them.
 //!
 //! The SDK substitutes values for missing members (`correct_errors` in its `serde_util`). Here a missing creation time becomes
 //! `None`, and an item without a status keeps the substitute. Errors are a missing id, a job without a status, and a job or
@@ -36,7 +36,7 @@ const SDK_NO_VALUE: &str = "no value was set";
 const QUOTED_ID_MAX: usize = 50;
 
 /// The members that a job of any kind has in `Get` and `List` responses.
-pub(super) struct Job {
+pub(super) struct RawJob {
     store: String,
     id: String,
     status: String,
@@ -44,15 +44,15 @@ pub(super) struct Job {
 }
 
 /// The response of a `Get` operation.
-pub(super) struct JobDetail {
-    job: Job,
+pub(super) struct RawJobDetail {
+    job: RawJob,
     status_message: Option<String>,
     completed: Option<DateTime>,
-    items: Vec<ResponseItem>,
+    items: Vec<RawItem>,
 }
 
 /// An item of a response. Name and file identify it, except that several items may share both (see `ItemKey::nth`).
-struct ResponseItem {
+struct RawItem {
     /// The name of a reference, `subject/sample`, or the id of a read set.
     name: String,
     /// Empty for exports and activations.
@@ -62,14 +62,14 @@ struct ResponseItem {
 }
 
 /// The response of a `List` operation. The error of a job says why it is unreadable.
-pub(super) struct Page {
-    jobs: Vec<Result<Job, String>>,
+pub(super) struct RawPage {
+    jobs: Vec<Result<RawJob, String>>,
     next_token: Option<String>,
 }
 
 macro_rules! job {
     ($job:expr, $store_id:ident) => {
-        Job {
+        RawJob {
             store: $job.$store_id,
             id: $job.id,
             status: $job.status.as_str().to_owned(),
@@ -80,7 +80,7 @@ macro_rules! job {
 
 macro_rules! job_detail {
     ($response:ident, $store_id:ident, $items:expr) => {
-        JobDetail {
+        RawJobDetail {
             // First: the iterator borrows the response, whose members are moved below.
             items: $items.collect(),
             status_message: $response.status_message,
@@ -92,7 +92,7 @@ macro_rules! job_detail {
 
 macro_rules! item {
     ($item:ident, $name:expr, $source_file:expr) => {
-        ResponseItem {
+        RawItem {
             name: $name,
             source_file: $source_file,
             status: $item.status.as_str().to_owned(),
@@ -103,21 +103,21 @@ macro_rules! item {
 
 macro_rules! page {
     ($response:ident, $jobs:ident, $store_id:ident) => {
-        Page {
+        RawPage {
             jobs: $response.$jobs.into_iter().flatten().map(|job| Ok(job!(job, $store_id))).collect(),
             next_token: $response.next_token,
         }
     };
 }
 
-pub(super) fn reference_import_detail(response: GetReferenceImportJobOutput) -> JobDetail {
+pub(super) fn reference_import_detail(response: GetReferenceImportJobOutput) -> RawJobDetail {
     let items = response.sources.iter().map(|source| {
         item!(source, source.name.clone().unwrap_or_default(), source.source_file.clone().unwrap_or_default())
     });
     job_detail!(response, reference_store_id, items)
 }
 
-pub(super) fn read_set_import_detail(response: GetReadSetImportJobOutput) -> JobDetail {
+pub(super) fn read_set_import_detail(response: GetReadSetImportJobOutput) -> RawJobDetail {
     let items = response.sources.iter().map(|source| {
         let name = format!("{}/{}", source.subject_id, source.sample_id);
         item!(source, name, source.source_files.as_ref().map(file_names).unwrap_or_default())
@@ -125,12 +125,12 @@ pub(super) fn read_set_import_detail(response: GetReadSetImportJobOutput) -> Job
     job_detail!(response, sequence_store_id, items)
 }
 
-pub(super) fn read_set_export_detail(response: GetReadSetExportJobOutput) -> JobDetail {
+pub(super) fn read_set_export_detail(response: GetReadSetExportJobOutput) -> RawJobDetail {
     let items = response.read_sets.iter().flatten().map(|read_set| item!(read_set, read_set.id.clone(), String::new()));
     job_detail!(response, sequence_store_id, items)
 }
 
-pub(super) fn read_set_activation_detail(response: GetReadSetActivationJobOutput) -> JobDetail {
+pub(super) fn read_set_activation_detail(response: GetReadSetActivationJobOutput) -> RawJobDetail {
     let items =
         response.sources.iter().flatten().map(|source| item!(source, source.read_set_id.clone(), String::new()));
     job_detail!(response, sequence_store_id, items)
@@ -141,25 +141,25 @@ fn file_names(files: &SourceFiles) -> String {
     files.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-pub(super) fn reference_import_page(response: ListReferenceImportJobsOutput) -> Page {
+pub(super) fn reference_import_page(response: ListReferenceImportJobsOutput) -> RawPage {
     page!(response, import_jobs, reference_store_id)
 }
 
-pub(super) fn read_set_import_page(response: ListReadSetImportJobsOutput) -> Page {
+pub(super) fn read_set_import_page(response: ListReadSetImportJobsOutput) -> RawPage {
     page!(response, import_jobs, sequence_store_id)
 }
 
-pub(super) fn read_set_export_page(response: ListReadSetExportJobsOutput) -> Page {
+pub(super) fn read_set_export_page(response: ListReadSetExportJobsOutput) -> RawPage {
     page!(response, export_jobs, sequence_store_id)
 }
 
-pub(super) fn read_set_activation_page(response: ListReadSetActivationJobsOutput) -> Page {
+pub(super) fn read_set_activation_page(response: ListReadSetActivationJobsOutput) -> RawPage {
     page!(response, activation_jobs, sequence_store_id)
 }
 
 /// Parses a page that the SDK rejects, job by job: the SDK rejects the whole page if one member of one job has a wrong type.
 /// `None` if the body is not a page.
-pub(super) fn lenient_page(kind: JobKind, body: &[u8]) -> Option<Page> {
+pub(super) fn lenient_page(kind: JobKind, body: &[u8]) -> Option<RawPage> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let next_token = match &body["nextToken"] {
         Value::Null => None,
@@ -173,14 +173,14 @@ pub(super) fn lenient_page(kind: JobKind, body: &[u8]) -> Option<Page> {
         if created.is_none() && !job["creationTime"].is_null() {
             return Err(format!("{} has an unreadable creation time", describe(&store, &id)));
         }
-        Ok(Job { store, id, status: text("status"), created })
+        Ok(RawJob { store, id, status: text("status"), created })
     });
-    Some(Page { jobs: jobs.collect(), next_token })
+    Some(RawPage { jobs: jobs.collect(), next_token })
 }
 
 pub(super) fn snapshot(
     requested: &JobKey,
-    JobDetail { job, status_message, completed, items }: JobDetail,
+    RawJobDetail { job, status_message, completed, items }: RawJobDetail,
 ) -> PollResult {
     if job.store != requested.store.as_str() || job.id != requested.job.as_str() {
         let response = describe(&job.store, &job.id);
@@ -198,7 +198,10 @@ pub(super) fn snapshot(
     })
 }
 
-pub(super) fn list_page(requested: &StoreId, Page { jobs, next_token }: Page) -> Result<ListPage, RequestFailure> {
+pub(super) fn checked_page(
+    requested: &StoreId,
+    RawPage { jobs, next_token }: RawPage,
+) -> Result<ListPage, RequestFailure> {
     let next_token = next_token.filter(|token| !token.is_empty());
     if let Some(length) = next_token.as_ref().map(String::len).filter(|length| *length > PAGE_TOKEN_BYTES_MAX) {
         let message = format!("the nextToken of a listing has {length} bytes, more than {PAGE_TOKEN_BYTES_MAX}");
@@ -215,7 +218,7 @@ pub(super) fn list_page(requested: &StoreId, Page { jobs, next_token }: Page) ->
 }
 
 /// The error says why the job is unreadable.
-fn listed_job(requested: &StoreId, Job { store, id, status, created }: Job) -> Result<ListedJob, String> {
+fn listed_job(requested: &StoreId, RawJob { store, id, status, created }: RawJob) -> Result<ListedJob, String> {
     let (true, Ok(job)) = (store == requested.as_str(), id.parse()) else {
         return Err(format!("{} is not a job of store {requested}", describe(&store, &id)));
     };
@@ -256,11 +259,11 @@ fn timestamp(time: &DateTime) -> Option<Timestamp> {
     (time != Timestamp::UNIX_EPOCH).then_some(time)
 }
 
-fn snapshot_items<'a>(response_items: &'a [ResponseItem], exceeded: &mut Vec<Limit>) -> Items {
-    note(Limit::Items, response_items.len() > Limit::Items.max(), exceeded);
+fn snapshot_items<'a>(raw_items: &'a [RawItem], exceeded: &mut Vec<Limit>) -> Items {
+    note(Limit::Items, raw_items.len() > Limit::Items.max(), exceeded);
     // Items may share name and file; `nth` distinguishes them.
     let mut counts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
-    let convert = |item: &'a ResponseItem| {
+    let convert = |item: &'a RawItem| {
         let (name, source_file) = (cut(&item.name, exceeded), cut(&item.source_file, exceeded));
         let count = counts.entry((name, source_file)).or_default();
         let key = ItemKey { name: name.into(), source_file: source_file.into(), nth: *count };
@@ -268,5 +271,5 @@ fn snapshot_items<'a>(response_items: &'a [ResponseItem], exceeded: &mut Vec<Lim
         let status = ItemStatus::from(cut(&item.status, exceeded));
         (key, Item { status, status_message: item.status_message.as_deref().map(|text| cut(text, exceeded).into()) })
     };
-    response_items.iter().take(Limit::Items.max()).map(convert).collect()
+    raw_items.iter().take(Limit::Items.max()).map(convert).collect()
 }

@@ -28,8 +28,8 @@ const NO_FILE: &str = "/dev/null";
 /// The bytes that are read of a file. If they can be read, its file system responds.
 const READ_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Shorter than the deadline of a fetch of credentials at usual timeouts (18 s at the default `poll.timeout`): the error of that deadline
-/// does not mention files.
+/// The timeout of a check. At usual timeouts it is shorter than the deadline of a fetch of credentials (18 s at the default
+/// `poll.timeout`), because the error of that deadline would not name the files.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Allows one check at a time. A check that hangs keeps its permit, so that at most one thread hangs. All other checks then time out.
@@ -84,8 +84,8 @@ fn check_file(path: &Path, setting: &str) -> Result<(), String> {
     }
 }
 
-/// Reads and discards the files, so that a file system that hangs is reported within [`TIMEOUT`]. The SDK skips what is not a regular file,
-/// and ignores missing directories.
+/// Reads and discards the files, so that a file system that hangs is reported within [`TIMEOUT`]. The SDK skips everything but regular
+/// files, and ignores missing directories.
 fn read_certificate_directories() {
     let directories = std::env::var_os("SSL_CERT_DIR").unwrap_or_default();
     for entry in std::env::split_paths(&directories).filter_map(|path| path.read_dir().ok()).flatten().flatten() {

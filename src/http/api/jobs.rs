@@ -18,9 +18,10 @@ use crate::state::{WatchState, WatchStatus};
 /// include all items.
 pub const ITEMS_LISTED_MAX: usize = 100;
 
-/// One watch: a job of one target. `watch` is its name.
+/// One watch: a job of one target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobInfo {
+    /// The name of the watch. Watches that were discovered through one `[[store]]` share it.
     pub watch: String,
     pub target: String,
     pub aws_region: String,
@@ -29,6 +30,7 @@ pub struct JobInfo {
     pub job_id: String,
     /// The labels in the configuration.
     pub labels: Labels,
+    /// AWS's own text; `None` before the first successful poll.
     pub status: Option<String>,
     /// `live`, `finished` or `parked`.
     pub state: String,
@@ -146,7 +148,7 @@ impl From<&WatchStatus> for JobInfo {
             store_id: watch.id.key.store.to_string(),
             job_id: watch.id.key.job.to_string(),
             labels: Labels::clone(&watch.labels),
-            status: job.map(|job| job.status.to_string()),
+            status: job.map(|job| job.status.as_str().to_owned()),
             state: watch.state.label().to_owned(),
             parked_reason: match &watch.state {
                 WatchState::Parked(reason) => Some(reason.clone()),

@@ -37,7 +37,7 @@ const BACKLOG_MAX: u32 = 128;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TestQuery {
+pub struct TestSinkQuery {
     pub sink: String,
 }
 
@@ -95,9 +95,10 @@ pub async fn serve(
     sinks: SinkCommands,
     stop: CancellationToken,
 ) {
-    let reload = Router::new().route(RELOAD_PATH, post(reload)).with_state(reloads);
-    let sinks = Router::new().route(TEST_PATH, post(test)).route(REPLAY_PATH, post(replay)).with_state(sinks);
-    let router = reload.merge(sinks).merge(guarded(router(state.clone()), state.host_names));
+    let reload_routes = Router::new().route(RELOAD_PATH, post(reload)).with_state(reloads);
+    let sink_routes =
+        Router::new().route(TEST_PATH, post(test_sink)).route(REPLAY_PATH, post(replay_events)).with_state(sinks);
+    let router = reload_routes.merge(sink_routes).merge(guarded(router(state.clone()), state.host_names));
     // `axum::serve` never returns.
     let _ = stop.run_until_cancelled(serve_http(listener, router).into_future()).await;
 }
@@ -110,11 +111,11 @@ async fn reload(State(reloads): State<ReloadRequests>) -> Response {
     }
 }
 
-async fn test(State(sinks): State<SinkCommands>, Parameters(query): Parameters<TestQuery>) -> Response {
+async fn test_sink(State(sinks): State<SinkCommands>, Parameters(query): Parameters<TestSinkQuery>) -> Response {
     respond_to_command(sinks.test(&query.sink).await)
 }
 
-async fn replay(State(sinks): State<SinkCommands>, Parameters(query): Parameters<ReplayQuery>) -> Response {
+async fn replay_events(State(sinks): State<SinkCommands>, Parameters(query): Parameters<ReplayQuery>) -> Response {
     let ReplayQuery { sink, jobs, since, failed } = query;
     let jobs: Result<Vec<JobKey>, _> = jobs.split(',').filter(|job| !job.is_empty()).map(str::parse).collect();
     let jobs = match jobs {

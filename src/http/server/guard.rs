@@ -32,6 +32,8 @@ static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
 });
 
+/// Applies the rules of this module. `host_names` is `None` with TLS: every name is then allowed, because a browser rejects a certificate
+/// for another name.
 pub(super) fn guarded(router: Router, host_names: Option<Arc<[String]>>) -> Router {
     router.layer(from_fn_with_state(host_names, guard))
 }

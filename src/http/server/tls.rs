@@ -149,7 +149,7 @@ fn certificates(path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>
 
 fn private_key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(text).map_err(|error| {
-        // In `BEGIN ENCRYPTED PRIVATE KEY` (PKCS #8), or in the header `Proc-Type: 4,ENCRYPTED`.
+        // An encrypted key contains this word in `BEGIN ENCRYPTED PRIVATE KEY` (PKCS #8), or in the header `Proc-Type: 4,ENCRYPTED`.
         if contains(text, "ENCRYPTED") {
             let file = path.display();
             return TlsError::new(

@@ -148,7 +148,7 @@ pub(super) async fn authenticate(
             }
             login
         }
-        // A browser sends its first request without a password, so a header that is missing or unreadable is not a failed login.
+        // A missing or unreadable header is rejected, but is no failed login: a browser's first request has no password.
         None => Login::Rejected,
     };
     match login {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use maud::{Markup, html};
 
 use super::selection::Selection;
-use crate::core::job::{JobStatus, WatchId};
+use crate::core::job::{JobStatus, TargetJob};
 use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
 use crate::http::filter::{ATTENTION, NOT_SEEN};
@@ -50,7 +50,7 @@ pub(super) fn filters(selection: &Selection, watches: &[Arc<WatchStatus>]) -> Ma
 /// True if not all watches have the same value of `field`.
 pub(super) fn values_differ<'a, T: PartialEq>(
     watches: &'a [Arc<WatchStatus>],
-    field: impl Fn(&'a WatchId) -> T,
+    field: impl Fn(&'a TargetJob) -> T,
 ) -> bool {
     watches.iter().any(|watch| field(&watch.id) != field(&watches[0].id))
 }

@@ -104,10 +104,10 @@ fn range_form(since: Date, until: Date, today: Date) -> Markup {
 }
 
 fn ended_table(rows: &[Row<Transition>], watches: &[std::sync::Arc<WatchStatus>]) -> Markup {
-    let several_kinds = rows.iter().any(|row| row.watch_id.key.kind != rows[0].watch_id.key.kind);
+    let several_kinds = rows.iter().any(|row| row.target_job.key.kind != rows[0].target_job.key.kind);
     let cells = rows.iter().map(|row| {
-        let (key, last) = (&row.watch_id.key, &row.value);
-        let watch = watches.iter().find(|watch| *watch.id == row.watch_id);
+        let (key, last) = (&row.target_job.key, &row.value);
+        let watch = watches.iter().find(|watch| *watch.id == row.target_job);
         // As `presentation::ended_at`.
         let ended_at = last.completed_at.map_or(last.observed_at, |at| at.min(last.observed_at));
         [

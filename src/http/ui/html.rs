@@ -122,7 +122,7 @@ pub(super) fn table<const N: usize>(
 fn alerts(daemon: &DaemonStatus) -> Markup {
     html! {
         @if let Some(error) = &daemon.config_error {
-            (alert(&format!("The configuration has an error: {}", error.in_force), &error.details))
+            (alert(&format!("The configuration has an error: {}", error.in_use), &error.details))
         }
         @if let Some(error) = &daemon.database_error { (alert("The database cannot be written; polling is paused", error)) }
         @for (target, reason) in &daemon.targets_down {

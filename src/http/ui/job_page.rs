@@ -60,7 +60,7 @@ impl JobRows {
 }
 
 fn of_target<'a, T>(rows: &'a [Row<T>], target: &str) -> Vec<&'a T> {
-    rows.iter().filter(|row| &*row.watch_id.target == target).map(|row| &row.value).collect()
+    rows.iter().filter(|row| &*row.target_job.target == target).map(|row| &row.value).collect()
 }
 
 pub(in crate::http) async fn show(
@@ -83,9 +83,9 @@ pub(in crate::http) async fn show(
                 Ok(rows) => (rows, None),
                 Err(error) => (JobRows::default(), Some(error)),
             };
-            let targets: BTreeSet<&str> = rows.transitions.iter().map(|row| &*row.watch_id.target).collect();
-            let is_unknown = watches.is_empty() && targets.is_empty();
-            if is_unknown && error.is_none() {
+            let targets: BTreeSet<&str> = rows.transitions.iter().map(|row| &*row.target_job.target).collect();
+            let is_found_nowhere = watches.is_empty() && targets.is_empty();
+            if is_found_nowhere && error.is_none() {
                 return not_found(&state, &uri, &headers, unknown);
             }
             let name = watches.first().map_or(key.job.as_str(), |watch| &watch.name);
@@ -102,7 +102,8 @@ pub(in crate::http) async fn show(
             let is_live = watches.iter().any(|watch| watch.state == WatchState::Live);
             // The page has no form, so a browser without the script may reload it.
             let refresh = if is_live { Refresh::ScriptOrReload } else { Refresh::Off };
-            let status = if is_unknown { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+            // With `is_found_nowhere`, the database could not be read.
+            let status = if is_found_nowhere { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
             (status, page(&state, Page { root: ROOT, refresh, ..Page::new(name, content) })).into_response()
         })
         .await
@@ -208,11 +209,12 @@ fn items_table(kind: JobKind, job: &JobState, transitions: &[&ItemTransition], l
     let caption = html! {
         (JobKind::items_heading([kind]))
         @if items.len() > ITEMS_LISTED_MAX {
-            " (" (ITEMS_LISTED_MAX) " of " (items.len()) ", failed " (kind.info().item) "s first)"
+            " (" (ITEMS_LISTED_MAX) " of " (items.len()) ", failed " (kind.info().item_noun) "s first)"
         }
     };
     let rows = listed_items(items).map(|(key, item)| {
         let image = spans.get(key).zip(lifetime).map(|(spans, lifetime)| {
+            // The items of an ended job no longer change, so their last bars are not hatched.
             let last_seen = if job.status.is_terminal() { lifetime.end } else { job.last_seen };
             Timeline { name: &key.name, spans, lifetime, last_seen, axis: lifetime.axis() }.image()
         });

@@ -8,8 +8,8 @@ const local = (time) => new Date(time).toLocaleString("sv", {
   year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short" });
 const isUtc = new Date().getTimezoneOffset() === 0 && /UTC$/.test(local(Date.now()));
 
-// The label of a tick has the time, the time with seconds, or the date and the time.
-const tick = (time, length) => local(time).slice(...{ 5: [11, 16], 8: [11, 19], 11: [5, 16] }[length]);
+// Returns a label of the time axis in local time. `length` is that of the UTC label: 5 is HH:MM, 8 is HH:MM:SS, 11 is MM-DD HH:MM.
+const axisLabel = (time, length) => local(time).slice(...{ 5: [11, 16], 8: [11, 19], 11: [5, 16] }[length]);
 
 const improve = () => {
   for (const element of document.querySelectorAll(".scripted")) element.hidden = false;
@@ -20,7 +20,7 @@ const improve = () => {
     time.replaceChildren(local(time.dateTime) + " ", utc);
   }
   for (const time of document.querySelectorAll("time[title]")) time.title = `${local(time.dateTime)}, ${time.dateTime}`;
-  for (const label of document.querySelectorAll("[data-time]")) label.textContent = tick(label.dataset.time, label.textContent.length);
+  for (const label of document.querySelectorAll("[data-time]")) label.textContent = axisLabel(label.dataset.time, label.textContent.length);
   for (const zone of document.querySelectorAll(".zone")) zone.textContent = "local time";
 };
 
@@ -36,7 +36,7 @@ document.addEventListener("click", (event) => {
 
 const parts = (page) => new Map([...page.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
 
-// The links or buttons with the same key: one of them stays focused if its part is replaced.
+// `sameAs` returns the links and copy buttons with the same key. If a refresh replaces the focused element, `show` focuses its counterpart.
 const key = (element) => element.getAttribute("href") ?? element.dataset.key;
 const sameAs = (element) => [...document.querySelectorAll("a, button.copy")].filter((other) => key(other) === key(element));
 
@@ -44,7 +44,7 @@ const isTyping = () => [...document.querySelectorAll("input")].some((input) => i
 
 const show = (page) => {
   const [shown, fetched] = [parts(document), parts(page)];
-  // Other parts: the page has changed its kind, for example to "Not found".
+  // If the names of the parts differ, the page has changed its kind, for example to "Not found".
   const names = (parts) => [...parts.keys()].join();
   if (names(shown) !== names(fetched) && !isTyping()) return location.reload();
   const focused = document.activeElement;

@@ -14,7 +14,8 @@ use crate::state::{DaemonStatus, SharedState, SinkState, StoreStatus, WatchState
 pub(super) fn problem_count(shared: &SharedState) -> usize {
     let DaemonStatus { config_error, database_error, targets_down, .. } = shared.daemon();
     let stores = shared.stores();
-    let store_errors = |store: &StoreStatus| usize::from(store.error.is_some()) + usize::from(store.missed.is_some());
+    let store_errors =
+        |store: &StoreStatus| usize::from(store.error.is_some()) + usize::from(store.limit_message.is_some());
     let watches = shared.watches().iter().filter(|watch| severity(watch) == Severity::Attention).count();
     let errors = usize::from(config_error.is_some()) + usize::from(database_error.is_some()) + targets_down.len();
     let sinks = shared.sinks().iter().filter(|sink| sink.state != SinkState::Up).count();
@@ -29,7 +30,7 @@ pub(super) fn console_url(region: &str) -> Option<String> {
 
 /// Advice to the operator; `None` if there is none.
 pub(super) fn advice(watch: &WatchStatus) -> Option<String> {
-    let KindInfo { work, item, finished, .. } = watch.id.key.kind.info();
+    let KindInfo { work_noun, item_noun, finished_participle, .. } = watch.id.key.kind.info();
     if let WatchState::Parked(_) = watch.state {
         return Some("The job is not polled. Correct its entry in the configuration and reload.".to_owned());
     }
@@ -38,12 +39,12 @@ pub(super) fn advice(watch: &WatchStatus) -> Option<String> {
     }
     match &watch.known.as_ref()?.status {
         JobStatus::Failed => Some(format!(
-            "The {work} failed. The {item}s below show the messages of AWS. Correct the cause and start a new {work} job; a failed job \
+            "The {work_noun} failed. The {item_noun}s below show the messages of AWS. Correct the cause and start a new {work_noun} job; a failed job \
              does not restart."
         )),
         JobStatus::CompletedWithFailures => Some(format!(
-            "Some {item}s were not {finished}; the others were. The {item}s below show the messages of AWS. Start a new {work} job with the \
-             failed {item}s."
+            "Some {item_noun}s were not {finished_participle}; the others were. The {item_noun}s below show the messages of AWS. Start a new {work_noun} job with the \
+             failed {item_noun}s."
         )),
         JobStatus::Unknown(_) => Some("refwatch does not know this status of AWS. Polling continues.".to_owned()),
         JobStatus::Submitted
@@ -98,7 +99,8 @@ pub(super) fn item_tone(status: &ItemStatus) -> &'static str {
     }
 }
 
-/// From the creation or the first observation of the status, whichever is earlier, to the end or to now.
+/// Begins at the creation, or at `since` if the creation is unknown or later than `since`. Ends when the job ended or vanished, otherwise
+/// now.
 pub(super) fn job_duration(job: &JobState, now: Timestamp) -> SignedDuration {
     let end = ended_at(job).unwrap_or(now);
     // A job without a creation time may be first seen after its end. Its duration is then 0.

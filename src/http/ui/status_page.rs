@@ -38,6 +38,7 @@ pub(in crate::http) async fn show(
     renderer.response(move || {
         let Now { monotonic, wall: now } = state.clock.now();
         let (stores, watches) = (state.shared.stores(), state.shared.watches());
+        // A refresh replaces each `data-part` that has changed, see `Page`.
         let content = html! {
             div data-part="top" {
                 @for store in &stores { (store_alerts(store, now)) }
@@ -52,9 +53,11 @@ pub(in crate::http) async fn show(
             div data-part="quota" { (quota::section(&state.instruments.rates(monotonic))) }
         };
         let refresh = selection.refresh;
+        // The link keeps the page of the table. By itself, `link_with` leads to the first page.
         let link = |refresh| selection.link_with(|changed| (changed.page, changed.refresh) = (selection.page, refresh));
-        // One link is visible: "stop" if the page is refreshed, otherwise "start". With `ScriptOnly` the server does not know, so it sends
-        // both: the script shows "stop", `noscript` shows "start".
+        // One link is visible: "stop" if the page is refreshed, otherwise "start". With `ScriptOnly`, only the script refreshes the page.
+        // The server does not know whether the browser runs the script, so both links are sent: the script shows "stop", `noscript` shows
+        // "start".
         let start = html! { a href=(link(Refresh::ScriptOrReload)) { "Refresh every 10 s." } };
         let stop = link(Refresh::Off);
         let footer = html! {
@@ -77,8 +80,8 @@ fn store_alerts(store: &StoreStatus, now: Timestamp) -> Markup {
         @if let Some(error) = &store.error {
             (alert(&format!("New {} jobs of the store {} cannot be discovered", store.id.kind, store_name(store)), &format!("{error}\n{last}")))
         }
-        @if let Some(missed) = &store.missed {
-            (alert(&format!("Some {} jobs of the store {} were not discovered", store.id.kind, store_name(store)), missed))
+        @if let Some(message) = &store.limit_message {
+            (alert(&format!("Some {} jobs of the store {} were not discovered", store.id.kind, store_name(store)), message))
         }
     }
 }
@@ -120,7 +123,7 @@ fn headline(watches: &[Arc<WatchStatus>]) -> Markup {
 /// Names the file to edit and the command to run.
 fn no_watches(shared: &SharedState) -> Markup {
     let stores = shared.stores();
-    // A store is listed once for each kind.
+    // `stores` has one element for each store and kind.
     let mut names: Vec<String> = stores.iter().map(|store| store_name(store)).collect();
     names.dedup();
     let DaemonStatus { config_file, .. } = shared.daemon();

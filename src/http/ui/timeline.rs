@@ -29,8 +29,8 @@ pub(super) struct StatusSpan {
     is_terminal: bool,
     /// When the status was first observed.
     since: Timestamp,
-    /// When the previous status was last observed. The change is between this time and `since`. `None` if unknown, as for items: the
-    /// change is then drawn at `since`.
+    /// When the previous status was last observed. The bar of that status is hatched from this time to `since`. `None` if unknown, as for
+    /// items: that bar is then not hatched.
     not_before: Option<Timestamp>,
 }
 
@@ -67,7 +67,7 @@ impl From<&JobState> for JobTimes {
 }
 
 impl JobTimes {
-    /// The times of a job that is not watched. Details before the last transition are obsolete: it has the later times.
+    /// The times of a job that is not watched. Details before the last transition are ignored: the transition has newer times.
     pub(super) fn from_rows(last: &Transition, details: &[&Detail]) -> Self {
         let &Transition { created_at, completed_at, observed_at, .. } = last;
         let mut times = Self { created_at, completed_at, vanished_at: None, last_seen: observed_at };

@@ -11,7 +11,7 @@ use super::html::{badge, copyable_code, job_badge, progress, relative_time, shor
 use super::presentation::{WAITING, ended_at, job_duration};
 use super::selection::{ROWS_PER_PAGE, Selection, Sort};
 use super::timeline::{JobTimes, StatusSpan, Timeline, lifetime};
-use crate::core::job::{ItemStatus, JobKey, WatchId};
+use crate::core::job::{ItemStatus, JobKey, TargetJob};
 use crate::core::kind::JobKind;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
@@ -87,11 +87,11 @@ pub(super) fn watch_table(
 }
 
 /// The latest spans of each watch, the oldest first.
-fn read_spans(state: &AppState, shown: &[Arc<WatchStatus>]) -> Result<BTreeMap<WatchId, Vec<StatusSpan>>, ReadError> {
+fn read_spans(state: &AppState, shown: &[Arc<WatchStatus>]) -> Result<BTreeMap<TargetJob, Vec<StatusSpan>>, ReadError> {
     let ids: Vec<_> = shown.iter().map(|watch| watch.id.clone()).collect();
-    let mut timelines: BTreeMap<WatchId, Vec<StatusSpan>> = BTreeMap::new();
+    let mut timelines: BTreeMap<TargetJob, Vec<StatusSpan>> = BTreeMap::new();
     for row in state.database.latest_transitions(&ids, TRANSITIONS_DRAWN_MAX)? {
-        timelines.entry(row.watch_id).or_default().push(StatusSpan::of_job(&row.value));
+        timelines.entry(row.target_job).or_default().push(StatusSpan::of_job(&row.value));
     }
     Ok(timelines)
 }

@@ -11,17 +11,16 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tracing::{Level, event, info, warn};
 
-use crate::clock::Clock;
 use crate::config::watch_list::JobSettings;
 use crate::core::failure::{FailureReason, RequestFailure};
-use crate::core::job::{JobStatus, WatchId};
+use crate::core::job::{JobStatus, TargetJob};
 use crate::core::limits::Limit;
 use crate::core::time::{Monotonic, Now, Timestamp};
 use crate::core::tracker::{Decision, NextAction};
 use crate::core::transition::{Anomaly, Change, Detail, DetailKind, Transition, WatchInfo};
-use crate::database::{Database, WriterError};
-use crate::instruments::Instruments;
-use crate::state::{FailedPoll, RECENT_FAILURES_MAX, SharedState, TransitionEvent, WatchState, WatchStatus};
+use crate::database::WriterError;
+use crate::state::{FailedPoll, RECENT_FAILURES_MAX, TransitionEvent, WatchState, WatchStatus};
+use crate::tasks::context::{TaskContext, WriterStopped};
 pub(crate) use poller::Poller;
 
 /// The pause between a failed commit and the next attempt.
@@ -33,26 +32,11 @@ const FAILURES_FOR_WARNING: u32 = 3;
 /// The shortest retention of a discovered job that no poll has seen: its polls may be denied until a new IAM policy applies.
 const UNSEEN_RETENTION_MIN: Duration = Duration::from_hours(1);
 
-/// The resources that all tasks share.
-#[derive(Clone, Debug)]
-pub struct TaskContext {
-    pub clock: Clock,
-    pub database: Database,
-    /// The published status. Tasks never read it.
-    pub shared: SharedState,
-    pub instruments: Instruments,
-}
-
-/// The writer of the database has ended, so the process must end. systemd restarts it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the thread that writes the database has ended")]
-pub struct WriterStopped;
-
 #[derive(Debug)]
 pub(crate) struct JobWatcher {
     context: Arc<TaskContext>,
     poller: Poller,
-    /// The view as this task has last changed it. `publish_view_and_report` publishes a copy.
+    /// The view as this task has last changed it. `publish_state` publishes a copy.
     view: WatchStatus,
     /// Saved with each transition.
     watch_info: Arc<WatchInfo>,
@@ -68,7 +52,7 @@ impl JobWatcher {
     pub(crate) fn new(
         context: Arc<TaskContext>,
         poller: Poller,
-        id: Arc<WatchId>,
+        id: Arc<TargetJob>,
         JobSettings { name, labels, remove_after: retention, .. }: JobSettings,
     ) -> Self {
         let view = WatchStatus::new(id, name, labels, Arc::clone(poller.aws_region()));
@@ -80,7 +64,7 @@ impl JobWatcher {
         let (now, failures, logged_limits) = (context.clock.now(), FailureLog::default(), BTreeSet::new());
         let started = now.monotonic;
         let mut watcher = Self { context, poller, view, watch_info, started, retention, failures, logged_limits };
-        watcher.publish_view_and_report(now);
+        watcher.publish_state(now);
         watcher
     }
 
@@ -103,7 +87,7 @@ impl JobWatcher {
             };
             let Some(mut decision) = decision else {
                 // The routine interval may have changed, so the view gets the new time of the next poll.
-                self.publish_view_and_report(self.context.clock.now());
+                self.publish_state(self.context.clock.now());
                 continue;
             };
             if let Some(transition) = &mut decision.change.transition {
@@ -112,7 +96,7 @@ impl JobWatcher {
             if !self.commit(&decision.change, stop).await? {
                 return Ok(());
             }
-            // A vanished or unseen job that is still polled expires only after a poll that confirms it.
+            // A vanished job that is still polled expires only after another 404. An unseen job expires only after a 404 or 403.
             let may_expire = decision.may_expire(self.poller.known().map(AsRef::as_ref));
             self.record_and_publish(decision);
             if may_expire && self.remaining_retention() == Some(Duration::ZERO) {
@@ -125,10 +109,9 @@ impl JobWatcher {
         self.retention.is_some()
     }
 
-    /// How long the task of a finished or parked job goes on, unless `stop` or, for a finished job, a hint comes first:
-    /// - not at all if the job has its own entry (its view stays published),
-    /// - until `stop` if the discovered job is parked, was seen, and has neither ended nor vanished,
-    /// - until its retention has passed if it is any other discovered job.
+    /// How long the task of a finished or parked job waits. `stop` ends the wait, and so does a hint if the job is finished. A job with its
+    /// own entry does not wait; its view stays published. A discovered job waits until its retention has passed. If a discovered job is
+    /// parked, was seen, and has neither ended nor vanished, only `stop` ends the wait.
     fn max_idle_time(&self) -> Duration {
         if self.is_discovered() { self.remaining_retention().unwrap_or(Duration::MAX) } else { Duration::ZERO }
     }
@@ -200,7 +183,7 @@ impl JobWatcher {
         // `view.known` is still the state before this poll.
         let ended_before = self.view.known.as_ref().is_some_and(|known| known.ended_once);
         // The view is published before the transition, because the subscribers of transitions read the view.
-        self.publish_view_and_report(at);
+        self.publish_state(at);
         if let Some(transition) = change.transition {
             if transition.to.is_terminal() {
                 self.measure_end(&transition, ended_before);
@@ -236,7 +219,8 @@ impl JobWatcher {
         recent_failures.push_back(FailedPoll { at, reason, message });
     }
 
-    fn publish_view_and_report(&mut self, now: Now) {
+    /// Copies the known state and the next action to the view, publishes the view, and reports both to the registry.
+    fn publish_state(&mut self, now: Now) {
         self.view.known = self.poller.known().cloned();
         self.view.next_poll = self.poller.due().and_then(|due| wall_time_of(due, now));
         self.view.state = match self.poller.next_action() {
@@ -272,7 +256,7 @@ impl JobWatcher {
 
     fn publish_transition(&self, transition: Transition) {
         let WatchStatus { name, id, .. } = &self.view;
-        let WatchId { target, key } = &**id;
+        let TargetJob { target, key } = &**id;
         let Transition {
             from,
             to,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::core::failure::{RequestFailure, Scope};
-use crate::core::job::WatchId;
+use crate::core::job::TargetJob;
 use crate::core::listing::listing_can_replace_poll;
 use crate::core::time::Monotonic;
 use crate::core::tracker::{Decision, JobState, JobTracker, NextAction, PollPolicy};
@@ -14,7 +14,7 @@ use crate::tasks::registry::WatcherSlot;
 #[derive(Debug)]
 pub(crate) struct Poller {
     target: Arc<Target>,
-    id: Arc<WatchId>,
+    id: Arc<TargetJob>,
     tracker: JobTracker,
     next_action: NextAction,
     slot: WatcherSlot,
@@ -35,7 +35,7 @@ impl Poller {
     /// `known` is the state in the database. `seed` sets the jitter of the backoff.
     pub(crate) fn new(
         target: Arc<Target>,
-        id: Arc<WatchId>,
+        id: Arc<TargetJob>,
         policy: PollPolicy,
         known: Option<Arc<JobState>>,
         slot: WatcherSlot,
@@ -67,7 +67,7 @@ impl Poller {
     pub(crate) fn due(&self) -> Option<Monotonic> {
         let NextAction::PollAt(due) = self.next_action else { return None };
         let listable = listing_can_replace_poll(self.known().map(AsRef::as_ref), self.target.clock().now().wall);
-        let may_be_delayed = listable && self.last_failure.is_none() && !self.tracker.policy().fixed;
+        let may_be_delayed = listable && self.last_failure.is_none() && !self.tracker.policy().is_interval_set;
         match (self.slot.routine_interval(), self.last_success) {
             (Some(interval), Some(last_success)) if may_be_delayed => Some(due.max(last_success + interval)),
             _ => Some(due),
@@ -78,10 +78,10 @@ impl Poller {
     /// `None`. Cancellation ends a request in flight and may lose a hint.
     pub(crate) async fn poll(&mut self) -> Option<Decision> {
         let permit = self.wait_for_permit(self.due()?).await?;
-        let sent = self.target.clock().now().monotonic;
+        let sent_at = self.target.clock().now().monotonic;
         let outcome = self.target.poll(&self.id.key, permit).await;
         let now = self.target.clock().now();
-        self.last_failure = outcome.as_ref().err().map(|failure| LastFailure::new(failure, sent));
+        self.last_failure = outcome.as_ref().err().map(|failure| LastFailure::new(failure, sent_at));
         if outcome.is_ok() {
             self.last_success = Some(now.monotonic);
         }

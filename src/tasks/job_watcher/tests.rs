@@ -4,18 +4,21 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use super::*;
+use crate::clock::Clock;
 use crate::config::{Quota, TargetConfig};
 use crate::core::backoff::BackoffPolicy;
 use crate::core::job::{Items, JobKey, Snapshot, StoreId};
 use crate::core::kind::JobKind;
 use crate::core::tracker::PollPolicy;
-use crate::database::{DatabaseReader, Filter};
+use crate::database::{Database, DatabaseReader, Filter};
 use crate::healthomics::{BuildFuture, CallerIdentity, ListPage, RequestFuture, ServiceFactory, Target, TargetService};
+use crate::instruments::Instruments;
+use crate::state::SharedState;
 use crate::tasks::registry::StoreRegistry;
 
 const DELAY: Duration = Duration::from_millis(10);
 const POLICY: PollPolicy =
-    PollPolicy { interval: DELAY, fixed: false, backoff: BackoffPolicy { initial: DELAY, max: DELAY } };
+    PollPolicy { interval: DELAY, is_interval_set: false, backoff: BackoffPolicy { initial: DELAY, max: DELAY } };
 
 /// Each poll takes the next status. After the last, polls are rejected as malformed.
 #[derive(Clone, Debug)]
@@ -73,7 +76,7 @@ impl TargetService for OneJobService {
 }
 
 /// A poller of `id` at `service`, and the registry of its store.
-async fn poller(id: &Arc<WatchId>, service: &OneJobService, clock: Clock) -> (Poller, StoreRegistry) {
+async fn poller(id: &Arc<TargetJob>, service: &OneJobService, clock: Clock) -> (Poller, StoreRegistry) {
     let quota = Quota { requests_per_second: 1e6, ..Quota::default() };
     let config = TargetConfig { quota, ..TargetConfig::new(TargetConfig::DEFAULT) };
     let instruments = Instruments::new().expect("metrics");
@@ -83,9 +86,9 @@ async fn poller(id: &Arc<WatchId>, service: &OneJobService, clock: Clock) -> (Po
     (Poller::new(Arc::new(target), Arc::clone(id), POLICY, None, slot, 1), registry)
 }
 
-fn id() -> Arc<WatchId> {
+fn id() -> Arc<TargetJob> {
     let key = "1234567890/9876543210".parse().expect("a job");
-    Arc::new(WatchId { target: TargetConfig::DEFAULT.into(), key })
+    Arc::new(TargetJob { target: TargetConfig::DEFAULT.into(), key })
 }
 
 #[tokio::test(start_paused = true)]

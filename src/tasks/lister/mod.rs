@@ -21,7 +21,7 @@ use crate::core::listing::{AfterFailure, DiscoveryWindow, StatusDifferences, aft
 use crate::core::time::{Monotonic, Timestamp};
 use crate::core::tracker::JobState;
 use crate::healthomics::{ListPage, ListedJob, Target};
-use crate::tasks::job_watcher::TaskContext;
+use crate::tasks::context::TaskContext;
 use crate::tasks::registry::StoreRegistry;
 
 /// With fewer listable jobs, polls cost no more requests than a listing.
@@ -39,7 +39,7 @@ const BACKOFF: BackoffPolicy = BackoffPolicy { initial: Duration::from_secs(5), 
 /// inclusive.
 const CREATED_SLACK: Duration = Duration::from_secs(1);
 
-/// The maximum number of ended jobs that are handed to the supervisor at a time. Other jobs are handed over after each page.
+/// The maximum number of jobs in one hand-over of new jobs that are listed as ended. Other new jobs are handed over after each page.
 const ENDED_BATCH_MAX: usize = 100;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,8 +55,8 @@ pub(crate) struct DiscoveryPolicy {
     pub(crate) name: Arc<str>,
     /// Jobs that were older than this when the lister started are ignored.
     pub(crate) created_within: Duration,
-    /// The shortest time between two listings, or two parts of one, while listings do not replace polls, if it is longer than
-    /// [`LISTING_INTERVAL_MIN`].
+    /// The shortest time between the starts of listings, or of their parts, while listings do not replace polls. At least
+    /// [`LISTING_INTERVAL_MIN`] is used.
     pub(crate) interval: Duration,
 }
 
@@ -89,7 +89,8 @@ pub(crate) struct Lister {
     logged_failures: BTreeSet<FailureReason>,
     /// Whether the pause ends early when a circuit breaker closes.
     retry_on_recovery: bool,
-    /// Why the supervisor does not watch some or all of the new jobs of the last listed part; `None` if it watches all.
+    /// Why some or all new jobs of the last listed part are not watched. Kept so that only the first of several failed hand-overs is
+    /// logged.
     not_watched_because: Option<String>,
     /// The listing that the next part continues.
     to_continue: Option<Listing>,
@@ -109,9 +110,9 @@ struct Listing {
     pages: usize,
     /// The latest creation time on these pages.
     newest: Option<Timestamp>,
-    /// The listable jobs and the new jobs on these pages. Also used to skip a job that is on two pages, because jobs were created during
-    /// the listing.
-    seen: BTreeSet<JobId>,
+    /// The listable jobs and the new jobs on these pages. At the end, listable jobs that are not in this set may get a hint. A job can
+    /// be on two pages if jobs are created during the listing. Its second occurrence is skipped.
+    listed_jobs: BTreeSet<JobId>,
 }
 
 /// The listable jobs with their last known states, which are `None` before the first successful poll.
@@ -129,7 +130,7 @@ impl Lister {
         seed: u64,
     ) -> Self {
         let window = policy.discovery.as_ref().map(|DiscoveryPolicy { name, created_within, .. }| {
-            context.shared.update_store(&store, |view| (view.name, view.missed) = (Arc::clone(name), None));
+            context.shared.update_store(&store, |view| (view.name, view.limit_message) = (Arc::clone(name), None));
             DiscoveryWindow::new(context.clock.now().wall.checked_sub(*created_within).unwrap_or(Timestamp::MIN))
         });
         Self {
@@ -191,13 +192,14 @@ impl Lister {
             interval = interval.max(discovery.interval);
         }
         match self.list_part(&listable).await {
-            Ok(()) => {
+            Ok(not_watched_because) => {
                 if replaces_now {
                     let routine = routine_interval(listable.len(), self.target.configured_rate(self.store.kind));
                     self.registry.set_routine_interval(Some(routine));
                 }
-                // `list_part` has set `not_watched_because`.
-                if self.not_watched_because.is_none() {
+                let all_watched = not_watched_because.is_none();
+                self.on_part_listed(not_watched_because);
+                if all_watched {
                     self.backoff.reset();
                     return interval.saturating_sub(self.context.clock.now().monotonic.since(began));
                 }
@@ -209,8 +211,9 @@ impl Lister {
         }
     }
 
-    /// Lists up to [`PART_PAGES_MAX`] pages. Without discovery the listing ends once all listable jobs were listed.
-    async fn list_part(&mut self, listable: &ListableJobs) -> Result<(), RequestFailure> {
+    /// Lists up to [`PART_PAGES_MAX`] pages. Without discovery the listing ends once all listable jobs were listed. Returns why some or all
+    /// of the new jobs are not watched; `None` if all are.
+    async fn list_part(&mut self, listable: &ListableJobs) -> Result<Option<String>, RequestFailure> {
         let to_continue = self.to_continue.take();
         let new_listing = || Listing { created_after: self.created_after(listable), ..Listing::default() };
         let mut listing = to_continue.unwrap_or_else(new_listing);
@@ -229,24 +232,24 @@ impl Lister {
             listing.newest = listing.newest.max(newest_on_page);
             let mut new_not_ended = Vec::new();
             for listed in page.jobs {
-                if listing.seen.contains(&listed.job) {
+                if listing.listed_jobs.contains(&listed.job) {
                     continue;
                 }
                 if let Some(known) = listable.get(&listed.job) {
-                    listing.seen.insert(listed.job.clone());
+                    listing.listed_jobs.insert(listed.job.clone());
                     self.compare_listed(&listed, known.as_deref());
                 } else if let Some(status) = finished.get(&listed.job) {
                     if self.differences.should_hint_finished(&listed.job, status, &listed.status) {
                         self.registry.hint(&listed.job);
                     }
                 } else if self.is_new(&listed) && self.has_room(new_ended.len() + new_not_ended.len()) {
-                    listing.seen.insert(listed.job.clone());
+                    listing.listed_jobs.insert(listed.job.clone());
                     let new = if listed.status.is_terminal() { &mut new_ended } else { &mut new_not_ended };
                     new.push(listed);
                 }
             }
             not_watched_because = self.hand_over(&new_not_ended).await.err().or(not_watched_because);
-            let is_done = !discovers && listable.keys().all(|job| listing.seen.contains(job));
+            let is_done = !discovers && listable.keys().all(|job| listing.listed_jobs.contains(job));
             // A token repeated within this part would list the same pages again, so it ends the listing.
             listing.next_token = page.next_token.filter(|token| !is_done && seen_tokens.insert(token.clone()));
             if listing.next_token.is_none() {
@@ -255,7 +258,7 @@ impl Lister {
         }
         // Only the end of a listing shows that a job is not listed.
         if listing.next_token.is_none() {
-            self.hint_unlisted(listable, &listing.seen);
+            self.hint_unlisted(listable, &listing.listed_jobs);
         }
         // New jobs that have already ended come last, because there may be thousands of them: the others are polled first.
         for batch in new_ended.chunks(ENDED_BATCH_MAX) {
@@ -267,8 +270,7 @@ impl Lister {
             // The result of this part suffices: a failed hand-over in an earlier part would have begun the listing again.
             self.on_listing_end(&listing, not_watched_because.is_none());
         }
-        self.on_part_listed(not_watched_because);
-        Ok(())
+        Ok(not_watched_because)
     }
 
     /// Requests one page. Repeats the request while `after_failure` says so: after throttling the target has lowered its request rate.
@@ -309,8 +311,8 @@ impl Lister {
     }
 
     fn compare_listed(&mut self, listed: &ListedJob, known: Option<&JobState>) {
-        // A new job has no known status until its first poll. Its status at the hand-over is used instead, so that the next listing does
-        // not hint the job again: the hand-over has hinted it, unless it had ended.
+        // A new job has no known status until its first poll. Its status at the hand-over is used instead, so an unchanged status gives no
+        // hint. The hand-over has hinted the job already, except an ended job, which needs no priority.
         let at_hand_over = || self.window.as_ref()?.status_at_hand_over(&listed.job).cloned();
         let status = known.map(|known| known.status.clone()).or_else(at_hand_over);
         if self.differences.should_hint(&listed.job, status.as_ref(), Some(&listed.status)) {
@@ -318,8 +320,8 @@ impl Lister {
         }
     }
 
-    fn hint_unlisted(&mut self, listable: &ListableJobs, seen: &BTreeSet<JobId>) {
-        for (job, known) in listable.iter().filter(|(job, _)| !seen.contains(*job)) {
+    fn hint_unlisted(&mut self, listable: &ListableJobs, listed_jobs: &BTreeSet<JobId>) {
+        for (job, known) in listable.iter().filter(|(job, _)| !listed_jobs.contains(*job)) {
             // `None`, the status of a job that is not listed, differs from every known status.
             if self.differences.should_hint(job, known.as_ref().map(|known| &known.status), None) {
                 self.registry.hint(job);
@@ -350,8 +352,8 @@ impl Lister {
         Ok(())
     }
 
-    /// Ends a listing, at its last page or the limit of pages. If all its new jobs are watched, apart from those beyond a limit, the next
-    /// listing may have a later lower bound.
+    /// Ends a listing, at its last page or the limit of pages. Unless a hand-over failed, the next listing may have a later lower bound,
+    /// even if a limit excluded jobs.
     fn on_listing_end(&mut self, listing: &Listing, all_watched: bool) {
         let now = self.context.clock.now().wall;
         if listing.next_token.is_some() {

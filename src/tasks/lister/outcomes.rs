@@ -81,13 +81,16 @@ impl Lister {
         self.context.instruments.count_exceeded(limit);
         if self.logged_limits.insert(limit) {
             let TargetStore { target, kind, store } = &self.store;
-            let advice = if self.window.is_some() { ", or set a shorter `created_within`" } else { "" };
-            let (max, items) = (limit.max(), limit.text());
-            // AWS returns no more jobs on a page than this. Another endpoint may return any number.
-            let missed = format!("more than {max} {items}; the rest is ignored: check `endpoint_url`{advice}");
-            warn!(event = "limit_exceeded", %target, %kind, store_id = %store, limit = limit.label(), "{missed}");
+            // AWS exceeds no limit of a page. Another endpoint may.
+            let endpoint = (limit != Limit::DiscoveredJobs).then_some("check `endpoint_url`");
+            let window =
+                self.window.as_ref().filter(|_| limit != Limit::PageJobs).map(|_| "set a shorter `created_within`");
+            let advice: Vec<&str> = endpoint.into_iter().chain(window).collect();
+            let message =
+                format!("more than {} {}; the rest is ignored: {}", limit.max(), limit.text(), advice.join(", or "));
+            warn!(event = "limit_exceeded", %target, %kind, store_id = %store, limit = limit.label(), "{message}");
             if self.window.is_some() {
-                self.context.shared.update_store(&self.store, |view| view.missed = Some(missed));
+                self.context.shared.update_store(&self.store, |view| view.limit_message = Some(message));
             }
         }
     }

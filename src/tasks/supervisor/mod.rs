@@ -15,14 +15,15 @@ use tracing::warn;
 
 use crate::config::Config;
 use crate::config::watch_list::{JobSettings, WatchList};
-use crate::core::job::{TargetStore, WatchId};
+use crate::core::job::{TargetJob, TargetStore};
 use crate::core::time::Timestamp;
 use crate::core::tracker::JobState;
 use crate::database::{JobQuery, WriterError};
 use crate::healthomics::{ServiceFactory, Target, TargetError};
-use crate::tasks::job_watcher::{JobWatcher, Poller, TaskContext, WriterStopped};
+use crate::tasks::context::{TaskContext, WriterStopped};
+use crate::tasks::job_watcher::{JobWatcher, Poller};
 use crate::tasks::lister::{DiscoveredBatch, Lister, ListingPolicy};
-use crate::tasks::plan::{Plan, RunningSet, listers, plan};
+use crate::tasks::plan::{Plan, RunningSet, listing_policies, plan};
 use crate::tasks::registry::StoreRegistry;
 pub use task_set::{TaskExit, TaskKey};
 use task_set::{TaskSet, restart_delay};
@@ -58,10 +59,12 @@ type Targets = BTreeMap<Arc<str>, Arc<Target>>;
 
 /// The treatment of jobs that have not ended, and vanished longer ago than their retention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum OnExpiredVanished {
-    /// Poll them once more, when tasks start: the 404 may have been wrong. They expire after that poll if it also returns 404.
-    Start,
-    /// Do not watch them although AWS lists them. Otherwise they would expire after one poll, and the next listing would start them again.
+enum ExpiredVanishedJobs {
+    /// For jobs in the database, before a lister starts: poll them again, because the 404 may have been wrong. They expire after a
+    /// poll that also returns 404.
+    PollAgain,
+    /// For jobs that a lister hands over: do not watch them although AWS lists them. Otherwise they would expire after one poll, and the
+    /// next listing would start them again.
     Skip,
 }
 
@@ -143,7 +146,7 @@ impl Supervisor {
                 // Jobs in the database start before the first listing: they may be too old to be discovered, or listing may fail.
                 let jobs = self.read_states(self.retained_query(&store, &self.config)).await?;
                 let jobs = jobs.into_iter().map(|(id, job)| (id, Some(job)));
-                self.start_discovered(&store, jobs, OnExpiredVanished::Start);
+                self.start_discovered(&store, jobs, ExpiredVanishedJobs::PollAgain);
             }
             self.start_lister(store, policy, 0);
         }
@@ -156,10 +159,10 @@ impl Supervisor {
 
     fn running_set(&self) -> RunningSet<'_> {
         let discovered = self.registries.iter().flat_map(|(store, registry)| {
-            let watched = registry.watched().into_iter().map(|job| store.watch_id(job));
+            let watched = registry.watched().into_iter().map(|job| store.target_job(job));
             watched.filter(|id| !self.config.watch_list.jobs.contains_key(id))
         });
-        let listers = listers(&self.config).into_keys();
+        let listers = listing_policies(&self.config).into_keys();
         let listers = listers.filter(|store| self.tasks.runs(&TaskKey::Lister(store.clone())));
         RunningSet { config: &self.config, discovered: discovered.collect(), listers: listers.collect() }
     }
@@ -203,7 +206,7 @@ impl Supervisor {
         }
     }
 
-    fn remove_job(&self, id: &WatchId, remove_view: bool) {
+    fn remove_job(&self, id: &TargetJob, remove_view: bool) {
         if remove_view {
             self.context.shared.remove(id);
         }
@@ -270,7 +273,7 @@ impl Supervisor {
                     let error = "internal error: the task that lists it failed and restarts".to_owned();
                     self.context.shared.update_store(&store, |view| view.error = Some(error));
                 }
-                if let Some(policy) = listers(&self.config).remove(&store) {
+                if let Some(policy) = listing_policies(&self.config).remove(&store) {
                     self.start_lister(store, policy, restarts);
                 }
             }
@@ -281,7 +284,7 @@ impl Supervisor {
                     restart_delay(restarts));
                 // The panic may have come between a commit and its publication, so the task starts from the database.
                 let known = self.read_states(JobQuery::These(vec![id.clone()])).await?.remove(&id);
-                if let Some(entry) = self.config.watch_list.entry(&id).cloned() {
+                if let Some(entry) = self.config.watch_list.job_settings(&id).cloned() {
                     self.start_job_watcher(id, &entry, known, restarts);
                 }
             }
@@ -295,12 +298,12 @@ impl Supervisor {
         if ack.is_closed() {
             return Ok(());
         }
-        let ids: Vec<Arc<WatchId>> = jobs.into_iter().map(|job| store.watch_id(job)).collect();
+        let ids: Vec<Arc<TargetJob>> = jobs.into_iter().map(|job| store.target_job(job)).collect();
         let restoring = self.context.database.restore(JobQuery::These(ids.clone()));
         let handled = match tokio::time::timeout(DISCOVERED_READ_TIMEOUT, restoring).await {
             Ok(Ok(mut restored)) => {
                 let jobs = ids.into_iter().map(|id| (id.clone(), restored.remove(&id)));
-                self.start_discovered(&store, jobs, OnExpiredVanished::Skip);
+                self.start_discovered(&store, jobs, ExpiredVanishedJobs::Skip);
                 Ok(())
             }
             Ok(Err(error @ WriterError::Stopped)) => return Err(SupervisorError::Fatal(error)),
@@ -318,7 +321,7 @@ impl Supervisor {
     }
 
     /// Reads the last known state of jobs that are about to start, with retries.
-    async fn read_states(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<WatchId>, JobState>, SupervisorError> {
+    async fn read_states(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<TargetJob>, JobState>, SupervisorError> {
         for _ in 0..READ_RETRIES {
             match self.context.database.restore(jobs.clone()).await {
                 Err(error @ (WriterError::Sqlite(_) | WriterError::Reopen(_))) => {
@@ -335,8 +338,8 @@ impl Supervisor {
     fn start_discovered(
         &mut self,
         store: &TargetStore,
-        jobs: impl Iterator<Item = (Arc<WatchId>, Option<JobState>)>,
-        on_expired_vanished: OnExpiredVanished,
+        jobs: impl Iterator<Item = (Arc<TargetJob>, Option<JobState>)>,
+        expired_vanished_jobs: ExpiredVanishedJobs,
     ) {
         let Some(entry) = self.config.watch_list.stores.get(store).map(|it| it.job_settings.clone()) else { return };
         let now = self.context.clock.now().wall;
@@ -347,7 +350,7 @@ impl Supervisor {
             };
             let is_skipped = |known: &JobState| {
                 retention_has_passed(known)
-                    && (known.status.is_terminal() || on_expired_vanished == OnExpiredVanished::Skip)
+                    && (known.status.is_terminal() || expired_vanished_jobs == ExpiredVanishedJobs::Skip)
             };
             let watched = self.registries.get(store).is_some_and(|registry| registry.is_watched(&id.key.job));
             if !watched && !restored.as_ref().is_some_and(is_skipped) {
@@ -356,7 +359,7 @@ impl Supervisor {
         }
     }
 
-    fn start_job_watcher(&mut self, id: Arc<WatchId>, entry: &JobSettings, known: Option<JobState>, restarts: u32) {
+    fn start_job_watcher(&mut self, id: Arc<TargetJob>, entry: &JobSettings, known: Option<JobState>, restarts: u32) {
         let Some(target) = self.targets.get(&id.target) else { unreachable!("targets are built before job watchers") };
         let slot = self.registries.entry(id.target_store()).or_default().add(&id.key.job);
         let (target, seed) = (Arc::clone(target), self.seeds.u64(..));

@@ -12,7 +12,7 @@ use tokio::task::JoinError;
 use tokio_util::task::JoinMap;
 
 use crate::clock::Clock;
-use crate::core::job::{TargetStore, WatchId};
+use crate::core::job::{TargetJob, TargetStore};
 use crate::core::time::Monotonic;
 
 /// The delay of the first restart after a panic. It doubles with each further panic.
@@ -32,7 +32,7 @@ pub(super) fn restart_delay(restarts: u32) -> Duration {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TaskKey {
-    JobWatcher(Arc<WatchId>),
+    JobWatcher(Arc<TargetJob>),
     Lister(TargetStore),
 }
 
@@ -155,8 +155,8 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> TaskSet<K, E> {
     }
 
     fn record_exit(&mut self, key: K, exit: Result<Result<(), E>, JoinError>) {
-        // A stopped task has no handle any more. Only an error that it returned is kept. So a `JoinError` with a handle is a panic, not an
-        // abort.
+        // A stopped task has no handle any more. Only an error that it returned is kept. `JoinMap` never returns a task that `start` has
+        // replaced. So a `JoinError` with a handle is a panic, not an abort.
         let handle = self.handles.remove(&key);
         match (exit, handle) {
             (Ok(Err(error)), _) => self.pending_exits.push_back(TaskExit::Failed(error)),

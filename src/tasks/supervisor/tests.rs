@@ -19,7 +19,7 @@ use crate::instruments::Instruments;
 use crate::state::SharedState;
 
 /// A supervisor of one job whose endpoint does not listen, and the directory of its database.
-async fn supervisor() -> (Supervisor, Arc<WatchId>, TempDir) {
+async fn supervisor() -> (Supervisor, Arc<TargetJob>, TempDir) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("refwatch.db");
     let instruments = Instruments::new().expect("metrics");
@@ -85,7 +85,7 @@ async fn discovered_jobs_are_watched_unless_they_are_watched_already_or_have_exp
     supervisor.apply(&config).await.expect("an applied configuration");
     let TaskContext { database, shared, .. } = TaskContext::clone(&supervisor.context);
     let [ended, in_progress, new] =
-        ["1000000001", "1000000002", "1000000003"].map(|job| store.watch_id(job.parse().expect("a job")));
+        ["1000000001", "1000000002", "1000000003"].map(|job| store.target_job(job.parse().expect("a job")));
     database.append(&ended, &first_observation(JobStatus::Completed)).await.expect("a commit");
     database.append(&in_progress, &first_observation(JobStatus::InProgress)).await.expect("a commit");
 
@@ -102,7 +102,7 @@ async fn discovered_jobs_are_watched_unless_they_are_watched_already_or_have_exp
     supervisor.handle_event(event(ack)).await.expect("the daemon continues");
     handled.await.expect("an acknowledgement").expect("watched jobs");
     let watches = shared.watches();
-    let watches: Vec<(&str, &Arc<WatchId>)> = watches.iter().map(|watch| (&*watch.name, &watch.id)).collect();
+    let watches: Vec<(&str, &Arc<TargetJob>)> = watches.iter().map(|watch| (&*watch.name, &watch.id)).collect();
     assert_eq!(watches, [("all", &in_progress), ("all", &new), ("1234567890/9876543210", &own)]);
     let known = shared.watch(&in_progress).expect("a watch").known.clone().expect("its state in the database");
     assert_eq!(known.status, JobStatus::InProgress);

@@ -5,8 +5,8 @@ use super::*;
 const FORM: &str = r#"<input type="hidden" name="kind" value="read_set_export">"#;
 
 fn view_of_kind(kind: JobKind, job: &str, status: JobStatus) -> WatchStatus {
-    let id = watch_id(job);
-    let id = WatchId { key: JobKey { kind, ..id.key }, ..id };
+    let id = target_job(job);
+    let id = TargetJob { key: JobKey { kind, ..id.key }, ..id };
     WatchStatus { id: id.into(), ..view(job, status) }
 }
 

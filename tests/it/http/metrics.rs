@@ -197,7 +197,7 @@ async fn errors_of_the_daemon_are_in_the_metrics() {
     server.shared.publish(view("2222222222", JobStatus::Completed));
     server.shared.update_daemon(|daemon| {
         daemon.config_error =
-            Some(ConfigError { in_force: String::new(), summary: String::new(), details: "line 3".to_owned() });
+            Some(ConfigError { in_use: String::new(), summary: String::new(), details: "line 3".to_owned() });
         daemon.targets_down = [("default".into(), "no".to_owned())].into();
         daemon.database_error = Some("disk full".to_owned());
     });
@@ -214,7 +214,7 @@ async fn jobs_are_counted_by_kind_and_only_watched_kinds_have_series() {
     server.shared.publish(view("2222222222", JobStatus::Completed));
     let mut export = view("2222222222", JobStatus::Completed);
     let key = JobKey { kind: JobKind::ReadSetExport, ..export.id.key.clone() };
-    export.id = WatchId { key, ..WatchId::clone(&export.id) }.into();
+    export.id = TargetJob { key, ..TargetJob::clone(&export.id) }.into();
     server.shared.publish(export);
     let mut store = store_view("1234567891", None);
     store.id.kind = JobKind::ReadSetImport;
@@ -235,7 +235,7 @@ async fn a_removed_watch_leaves_the_metrics() {
     let server = Server::start().await;
     server.shared.publish(view("2222222222", JobStatus::InProgress));
     assert!(server.get("/metrics").await.body.contains("2222222222"));
-    server.shared.remove(&watch_id("2222222222"));
+    server.shared.remove(&target_job("2222222222"));
     let text = server.get("/metrics").await.body;
     assert!(!text.contains("2222222222") && text.contains("refwatch_watches{state=\"live\"} 0\n"), "{text}");
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use refwatch::clock::Clock;
 use refwatch::config::PasswordHash;
 use refwatch::core::failure::{FailureReason, Operation};
-use refwatch::core::job::{Item, ItemKey, ItemStatus, Items, JobKey, JobStatus, TargetStore, WatchId};
+use refwatch::core::job::{Item, ItemKey, ItemStatus, Items, JobKey, JobStatus, TargetJob, TargetStore};
 use refwatch::core::kind::JobKind;
 use refwatch::core::time::Timestamp;
 use refwatch::core::tracker::JobState;
@@ -68,13 +68,13 @@ impl Server {
         Self::with(Limits::default(), []).await
     }
 
-    async fn with(limits: Limits, rows: impl IntoIterator<Item = (WatchId, Change)>) -> Self {
+    async fn with(limits: Limits, rows: impl IntoIterator<Item = (TargetJob, Change)>) -> Self {
         Self::with_users(limits, rows, BTreeMap::new()).await
     }
 
     async fn with_users(
         limits: Limits,
-        rows: impl IntoIterator<Item = (WatchId, Change)>,
+        rows: impl IntoIterator<Item = (TargetJob, Change)>,
         users: BTreeMap<String, PasswordHash>,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -156,9 +156,9 @@ fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-fn watch_id(job: &str) -> WatchId {
+fn target_job(job: &str) -> TargetJob {
     let key = JobKey { kind: JobKind::ReferenceImport, store: STORE.parse().unwrap(), job: job.parse().unwrap() };
-    WatchId { target: "default".into(), key }
+    TargetJob { target: "default".into(), key }
 }
 
 fn known(status: JobStatus) -> JobState {
@@ -183,7 +183,7 @@ fn known(status: JobStatus) -> JobState {
 
 fn view(job: &str, status: JobStatus) -> WatchStatus {
     WatchStatus {
-        id: watch_id(job).into(),
+        id: target_job(job).into(),
         name: format!("watch {job}").into(),
         labels: Arc::new([("project".to_owned(), "atlas".to_owned())].into()),
         aws_region: "us-west-2".into(),
@@ -205,7 +205,7 @@ fn hostile_view() -> WatchStatus {
     known.items = Items::from_iter([(key, source)]);
     let failure = FailedPoll { at: at("2026-03-01T08:06:00Z"), reason: FailureReason::Internal, message: text() };
     WatchStatus {
-        id: Arc::new(WatchId { target: HOSTILE.into(), ..watch_id("1111111111") }),
+        id: Arc::new(TargetJob { target: HOSTILE.into(), ..target_job("1111111111") }),
         name: HOSTILE.into(),
         labels: Arc::new([("project".to_owned(), text())].into()),
         aws_region: HOSTILE.into(),
@@ -216,7 +216,7 @@ fn hostile_view() -> WatchStatus {
     }
 }
 
-fn row(job: &str, from: Option<&str>, to: &str, observed_at: &str) -> (WatchId, Change) {
+fn row(job: &str, from: Option<&str>, to: &str, observed_at: &str) -> (TargetJob, Change) {
     let transition = Transition {
         from: from.map(JobStatus::from),
         to: JobStatus::from(to),
@@ -228,7 +228,7 @@ fn row(job: &str, from: Option<&str>, to: &str, observed_at: &str) -> (WatchId, 
         anomaly: None,
         watch: None,
     };
-    (watch_id(job), Change { transition: Some(transition), ..Change::default() })
+    (target_job(job), Change { transition: Some(transition), ..Change::default() })
 }
 
 #[tokio::test]
@@ -346,12 +346,12 @@ async fn fault_113_hostile_text_is_sanitized_on_every_endpoint() {
     let rows = [hostile, row("1111111111", None, "SUBMITTED", "2026-03-01T08:01:00.000Z")];
     let server = Server::with(Limits::default(), rows).await;
     server.shared.publish(hostile_view());
-    let id = TargetStore { target: HOSTILE.into(), ..watch_id("1111111111").target_store() };
+    let id = TargetStore { target: HOSTILE.into(), ..target_job("1111111111").target_store() };
     server.shared.publish_store(StoreStatus { id, name: HOSTILE.into(), ..store_view(STORE, Some(HOSTILE)) });
     server.shared.publish_sink(sinks::hostile_sink());
     server.shared.update_daemon(|daemon| {
         daemon.config_error = Some(ConfigError {
-            in_force: "the rest is applied".to_owned(),
+            in_use: "the rest is applied".to_owned(),
             summary: HOSTILE.to_owned(),
             details: HOSTILE.to_owned(),
         });

@@ -217,7 +217,7 @@ async fn ended_and_unwatched_jobs_are_unavailable_while_the_database_cannot_be_r
 #[tokio::test]
 async fn a_job_of_several_targets_is_shown_for_each() {
     let failed = row("2222222222", None, "FAILED", "2026-03-01T08:01:00.000Z");
-    let other = WatchId { target: "other".into(), ..watch_id("2222222222") };
+    let other = TargetJob { target: "other".into(), ..target_job("2222222222") };
     let server = Server::with(Limits::default(), [(other.clone(), failed.1.clone()), failed]).await;
     server.shared.publish(view("2222222222", JobStatus::InProgress));
     server.shared.publish(WatchStatus { id: other.into(), ..view("2222222222", JobStatus::Failed) });

@@ -177,7 +177,7 @@ async fn the_job_page_shows_errors_and_advice() {
         value: Some(HOSTILE.to_owned()),
         observed_at: at("2026-03-01T08:00:40Z"),
     });
-    let server = Server::with(Limits::default(), [(watch_id("2222222222"), change)]).await;
+    let server = Server::with(Limits::default(), [(target_job("2222222222"), change)]).await;
     let failure = |reason, minute| FailedPoll {
         at: at(&format!("2026-03-01T08:{minute}:00Z")),
         reason,

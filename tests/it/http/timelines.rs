@@ -92,7 +92,7 @@ async fn a_timeline_ends_at_the_completion_if_the_end_was_observed_later() {
 async fn the_timeline_of_an_unwatched_job_ends_when_the_job_vanished() {
     let detail = |kind, observed_at| {
         let detail = Detail { kind, value: None, observed_at: at(observed_at) };
-        (watch_id("2222222222"), Change { details: vec![detail], ..Change::default() })
+        (target_job("2222222222"), Change { details: vec![detail], ..Change::default() })
     };
     let first = row("2222222222", None, "IN_PROGRESS", "2026-03-01T08:00:00.000Z");
     let still_seen = detail(DetailKind::StillSeen, "2026-03-01T08:30:00Z");

@@ -6,7 +6,7 @@ use super::*;
 
 impl Server {
     /// Saves a row and returns its id.
-    async fn append(&self, (id, change): (WatchId, Change)) -> i64 {
+    async fn append(&self, (id, change): (TargetJob, Change)) -> i64 {
         let database = Database::open(&self.database, &self.instruments).unwrap();
         database.append(&id, &change).await.unwrap();
         database.close().await;

@@ -28,7 +28,7 @@ pub(super) struct SourceInfo {
 }
 
 /// A failed request of the SDK to an AWS service. It is recognized only if the SDK's error type is public.
-struct CallFailure {
+struct FailedCall {
     problem: CredentialProblem,
     /// The action of AWS's API that failed.
     action: Option<&'static str>,
@@ -41,7 +41,7 @@ pub(super) fn classify(source: &SourceInfo, error: &CredentialsError) -> Credent
     if let Some(failure) = causes(error).find_map(|error| error.downcast_ref::<CredentialFailure>()) {
         return failure.clone();
     }
-    let call = causes(error).find_map(call_failure);
+    let call = causes(error).find_map(failed_call);
     let problem = match (error, &call) {
         (CredentialsError::CredentialsNotLoaded(_), _) => CredentialProblem::NoSource,
         (CredentialsError::InvalidConfiguration(_), _) => CredentialProblem::Misconfigured,
@@ -57,7 +57,7 @@ pub(super) fn classify(source: &SourceInfo, error: &CredentialsError) -> Credent
     let detail = call.as_ref().and_then(|call| call.response.clone()).unwrap_or_else(|| chain_text(error));
     let name = match (call.as_ref().and_then(|call| call.action), &source.role_arn) {
         (None, _) => source.name.clone(),
-        // SSO's action is called for the profile, before the SDK assumes the role.
+        // Only STS's actions concern the role. An action of SSO runs before the SDK assumes the role, so it is reported for the profile.
         (Some(action), Some(role)) if action.starts_with("sts:") => format!("{action} on {role}"),
         (Some(action), _) => format!("{action} for {}", source.name),
     };
@@ -70,24 +70,24 @@ pub(super) fn classify(source: &SourceInfo, error: &CredentialsError) -> Credent
     }
 }
 
-fn call_failure(error: &(dyn Error + 'static)) -> Option<CallFailure> {
-    action_error::<AssumeRoleError>(error, "sts:AssumeRole")
-        .or_else(|| action_error::<AssumeRoleWithWebIdentityError>(error, "sts:AssumeRoleWithWebIdentity"))
-        .or_else(|| action_error::<GetRoleCredentialsError>(error, "sso:GetRoleCredentials"))
+fn failed_call(error: &(dyn Error + 'static)) -> Option<FailedCall> {
+    failed_call_of::<AssumeRoleError>(error, "sts:AssumeRole")
+        .or_else(|| failed_call_of::<AssumeRoleWithWebIdentityError>(error, "sts:AssumeRoleWithWebIdentity"))
+        .or_else(|| failed_call_of::<GetRoleCredentialsError>(error, "sso:GetRoleCredentials"))
         .or_else(|| {
             // The SDK's error if the credentials endpoint of a container does not respond.
             let SdkError::TimeoutError(_) = error.downcast_ref::<SdkError<CredentialsError, HttpResponse>>()? else {
                 return None;
             };
-            Some(CallFailure { problem: CredentialProblem::TimedOut, action: None, response: None })
+            Some(FailedCall { problem: CredentialProblem::TimedOut, action: None, response: None })
         })
 }
 
-/// The failure of an operation whose error is `E`.
-fn action_error<E: ProvideErrorMetadata + Error + 'static>(
+/// The failed call of the operation whose error type is `E`.
+fn failed_call_of<E: ProvideErrorMetadata + Error + 'static>(
     error: &(dyn Error + 'static),
     action: &'static str,
-) -> Option<CallFailure> {
+) -> Option<FailedCall> {
     let (problem, response) = match error.downcast_ref::<SdkError<E, HttpResponse>>()? {
         SdkError::TimeoutError(_) => (CredentialProblem::TimedOut, None),
         SdkError::DispatchFailure(failure) if failure.is_timeout() => (CredentialProblem::TimedOut, None),
@@ -104,7 +104,7 @@ fn action_error<E: ProvideErrorMetadata + Error + 'static>(
         }
         _ => (CredentialProblem::Unavailable, None),
     };
-    Some(CallFailure { problem, action: Some(action), response })
+    Some(FailedCall { problem, action: Some(action), response })
 }
 
 fn problem_of_response(code: Option<&str>, response: &HttpResponse) -> CredentialProblem {

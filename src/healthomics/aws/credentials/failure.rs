@@ -1,4 +1,4 @@
-//! Why a source returned no credentials. `CredentialProblem::describe` is the table.
+//! Why a source returned no credentials. `CredentialProblem::describe` maps each problem to its failure reason, text and remedy.
 //!
 //! `classify` maps an error to a [`CredentialProblem`]. Its [`FailureReason`] is `Credentials` if a person must act, and
 //! `CredentialsUnavailable` if a retry may help.

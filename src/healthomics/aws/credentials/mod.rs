@@ -1,8 +1,8 @@
 //! The credentials of a target: from AWS's own chain (environment, profile, web identity, container, instance), or from the profile or role
 //! that the configuration names.
 //!
-//! At most one fetch runs at a time for a target, also if its SDK client has been replaced. A fetch has a deadline before the timeout of
-//! the request, because only the failure of the fetch names the source. The SDK caches the credentials; this module does not.
+//! At most one fetch runs at a time for a target, also if its SDK client has been replaced. A fetch ends before the timeout of the request:
+//! the error of that timeout would not name the source that does not respond. The SDK caches the credentials; this module does not.
 
 mod classify;
 mod failure;
@@ -44,19 +44,19 @@ const DEADLINE_FRACTION: f64 = 0.9;
 /// A call within this time after a failed fetch gets the same failure without a new fetch. So does a call that was waiting for that fetch.
 const FAILURE_REUSE_MAX: Duration = Duration::from_millis(100);
 
-/// Guards the fetches of one target, for all its clients: one at a time, with a deadline.
+/// Fetches the credentials of one target, for all its clients: one fetch at a time, with a deadline.
 #[derive(Clone, Debug)]
-pub(super) struct FetchGuard {
+pub(super) struct CredentialFetcher {
     clock: Clock,
     deadline: Duration,
     /// The failure of the last fetch and its time. The lock is held during a fetch, so that one runs at a time.
     last_failure: Arc<Mutex<Option<(Monotonic, CredentialFailure)>>>,
 }
 
-/// The provider that the SDK calls: `source`, guarded by `guard`.
+/// The provider in the SDK's configuration: fetches from `source` through `fetcher`.
 #[derive(Debug)]
-struct GuardedProvider {
-    guard: FetchGuard,
+struct FetchingProvider {
+    fetcher: CredentialFetcher,
     source: CredentialSource,
 }
 
@@ -71,21 +71,21 @@ struct CredentialSource {
     token_file: Option<PathBuf>,
 }
 
-impl FetchGuard {
+impl CredentialFetcher {
     pub(super) fn new(config: &TargetConfig, clock: Clock) -> Self {
         Self { clock, deadline: config.timeout.mul_f64(DEADLINE_FRACTION), last_failure: Arc::default() }
     }
 
     /// Returns `sdk` with a provider of the credentials that `config` asks for. Keys in variables and in a `source_profile` are read now.
-    /// Other credentials are fetched at the first request.
-    pub(super) async fn add_credentials(&self, config: &TargetConfig, sdk: SdkConfig) -> SdkConfig {
+    /// Other credentials, including keys in the selected profile itself, are fetched at the first request.
+    pub(super) async fn with_credentials_provider(&self, config: &TargetConfig, sdk: SdkConfig) -> SdkConfig {
         let mut source = target_source(config, &sdk).await;
         if let Some(arn) = config.role_arn.clone() {
             source =
                 role_source(source, Role { arn, external_id: config.external_id.clone(), session_name: None }, &sdk)
                     .await;
         }
-        let provider = SharedCredentialsProvider::new(GuardedProvider { guard: self.clone(), source });
+        let provider = SharedCredentialsProvider::new(FetchingProvider { fetcher: self.clone(), source });
         sdk.into_builder().credentials_provider(provider).build()
     }
 
@@ -109,8 +109,9 @@ impl FetchGuard {
     }
 }
 
-/// The source before the role that the configuration names.
+/// The source of the target's credentials. If a role is configured, it is assumed with these.
 async fn target_source(config: &TargetConfig, sdk: &SdkConfig) -> CredentialSource {
+    // A simulated target sends its requests to refwatch's own simulator, which accepts any keys.
     if config.simulated {
         let keys = Credentials::new("simulated", "simulated", None, None, "simulated");
         return CredentialSource::new("the simulator".to_owned(), keys);
@@ -239,12 +240,12 @@ impl ProvideCredentials for CredentialSource {
     }
 }
 
-impl ProvideCredentials for GuardedProvider {
+impl ProvideCredentials for FetchingProvider {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
     {
-        let fetch = self.guard.fetch(&self.source);
+        let fetch = self.fetcher.fetch(&self.source);
         future::ProvideCredentials::new(async { fetch.await.map_err(CredentialsError::provider_error) })
     }
 }

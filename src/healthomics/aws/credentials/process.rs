@@ -90,7 +90,6 @@ impl CredentialProcess {
         result
     }
 
-    /// The error says what is wrong.
     async fn run_command(&self) -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
         let mut command = Command::new("sh");
         command.arg("-c").arg(&self.command).process_group(0).kill_on_drop(true);
@@ -105,7 +104,7 @@ impl CredentialProcess {
         Ok((status, stdout, stderr))
     }
 
-    /// The error says what is wrong, and quotes nothing.
+    /// The error is the reason, without a quote of the output.
     fn credentials(&self, output: &[u8]) -> Result<Credentials, String> {
         let printed: PrintedCredentials = serde_json::from_slice(output).map_err(|error| {
             format!("its output is not the documented JSON: line {}, column {}", error.line(), error.column())

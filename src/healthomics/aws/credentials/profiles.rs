@@ -73,7 +73,7 @@ fn follow(profiles: &ProfileSet) -> Result<Option<ProfileSource>, String> {
         // A profile may be its own `source_profile`: its other settings are then the source of the role.
         if source_profile == profile.name() {
             let base = own_source(profile);
-            // Only for a process, which refwatch runs, refwatch also assumes the role. Otherwise the SDK does both.
+            // If the profile is its own source, the SDK assumes the role. But refwatch runs a process, so it then assumes the role, too.
             if let Some(Base::Process(_)) = base {
                 roles.insert(0, role);
             }
@@ -95,14 +95,14 @@ fn own_source(profile: &Profile) -> Option<Base> {
     const ACCESS_KEYS: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
     let has_any = |names: &[&str]| names.iter().any(|name| profile.get(name).is_some());
     let (is_sso, is_role) = (has_any(&SSO_SESSION) || has_any(&SSO_ACCOUNT_OR_ROLE), has_any(&["role_arn"]));
-    // The SDK ignores a process and access keys if the profile has an SSO session without account and role. Only one of `OTHER_SOURCES`
-    // then gives credentials.
+    // The SDK ignores a process and access keys if the profile has an SSO session without account and role. Such a profile has credentials
+    // only if it also has a setting of `OTHER_SOURCES`.
     if is_sso && !has_any(&SSO_ACCOUNT_OR_ROLE) && !has_any(&OTHER_SOURCES) {
         return None;
     }
-    // Left to the SDK, which reports an error unless the profile has one of `OTHER_SOURCES`.
-    let is_role_without_source = is_role && !has_any(&["source_profile"]);
-    let sdk_decides = is_sso || is_role_without_source || has_any(&OTHER_SOURCES);
+    // For a role without `source_profile`, the SDK uses a setting of `OTHER_SOURCES`, or reports an error.
+    let is_role_without_source_profile = is_role && !has_any(&["source_profile"]);
+    let sdk_decides = is_sso || is_role_without_source_profile || has_any(&OTHER_SOURCES);
     if let Some(command) = profile.get("credential_process").filter(|_| !sdk_decides) {
         return Some(Base::Process(CredentialProcess::new(profile.name(), command, profile.get("aws_account_id"))));
     }

@@ -22,7 +22,7 @@ const BACKOFF_MAX: Duration = Duration::from_mins(5);
 /// The delay after a job's first failed poll; `None` if the job is parked.
 fn retry_delay(failure: RequestFailure) -> Option<Duration> {
     let backoff = BackoffPolicy { initial: Duration::from_secs(1), max: BACKOFF_MAX };
-    let policy = PollPolicy { interval: Duration::from_secs(5), fixed: false, backoff };
+    let policy = PollPolicy { interval: Duration::from_secs(5), is_interval_set: false, backoff };
     let now = Clock::system().now();
     let decision = JobTracker::new(policy, None, 1).handle(Err(failure), now);
     assert!(decision.change.is_empty(), "{:?}", decision.change);
