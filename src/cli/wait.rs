@@ -232,9 +232,9 @@ async fn wait_for_end(
 
 /// True if a retry is useless. An error that needs an operator is final only before the first successful poll.
 fn is_final(failure: &RequestFailure, was_seen: bool) -> bool {
-    let class = failure.reason.class();
-    let is_invalid = failure.reason == FailureReason::NotFound || class.retry == RetryClass::Park;
-    is_invalid || (class.needs_operator && !was_seen)
+    let info = failure.reason.info();
+    let is_invalid = failure.reason == FailureReason::NotFound || info.retry == RetryClass::Park;
+    is_invalid || (info.needs_operator && !was_seen)
 }
 
 /// Redraws the job's line on a terminal. Elsewhere prints `text` with the time if it is new.

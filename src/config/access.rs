@@ -49,9 +49,9 @@ impl PasswordHash {
         self.cost
     }
 
-    /// Returns whether the password matches. bcrypt would ignore the bytes after the 72nd, so a longer password is rejected. A wrong
-    /// password takes as long as with a hash of cost `cost_max`, so that the time does not reveal whose hash it was compared with. bcrypt
-    /// is slow on purpose, so call this on a blocking thread.
+    /// Returns whether the password matches. bcrypt would ignore the bytes after the 72nd, so a longer password is rejected. `cost_max` is
+    /// the highest cost of all users: a wrong password takes as long as with it, so the time does not reveal whose hash was compared.
+    /// bcrypt is slow on purpose, so call this on a blocking thread.
     #[must_use]
     pub fn verify(&self, password: &str, cost_max: u32) -> bool {
         if password.len() > PASSWORD_BYTES_MAX {
@@ -60,7 +60,7 @@ impl PasswordHash {
         let is_correct = bcrypt::verify(password, self.text.expose()).unwrap_or(false);
         if !is_correct {
             for cost in self.cost..cost_max {
-                // Only the time matters: `verify` took 2^cost rounds. With 2^cost + … + 2^(cost_max-1) more, they are 2^cost_max.
+                // Only the time matters. Each hash doubles the total number of rounds, from 2^cost by `verify` to 2^cost_max.
                 drop(bcrypt::hash_with_salt(password, cost, [0; 16]));
             }
         }

@@ -1,8 +1,8 @@
 //! Checks that depend on several keys, entries or files: duplicates, undefined targets, kinds that are missing or not those of the store,
 //! swapped ids, and durations limited by another table.
 //!
-//! A conflict is reported only at the later of the two entries (those of the main file come first, those of files with a problem last), so
-//! that the file of the other entry is still used.
+//! A conflict is reported only at the later of the two entries, so that the file of the earlier one is still used. The order is: the main
+//! file, the files without a problem, the files with a problem.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -291,7 +291,8 @@ impl Checker<'_> {
     }
 
     /// Reports durations of stores that are longer than `retention`, after which the rows of an ended job are deleted. With a longer
-    /// `created_within`, a later lister could discover the job again. With a longer `remove_after`, its rows would outlive `retention`.
+    /// `created_within`, the job would be new, and be discovered again, when refwatch next starts to list the store. With a longer
+    /// `remove_after`, its rows would outlive `retention`.
     fn check_against_retention(&mut self, file: usize, retention: Duration) {
         for store in self.files[file].root.store.iter().flatten() {
             let Some((id, _)) = store.store_id_and_type() else { continue };
@@ -312,10 +313,10 @@ impl Checker<'_> {
 
     /// Reports an entry (store S, job J) if an entry uses J as a store. An id has at least 10 digits, so a job and a store do not
     /// share one by chance: one of the entries has its ids swapped. The entry is taken as correct, and not reported, if S has better
-    /// evidence of being a store than J. The first entry that uses S as a store is compared with the first that uses J:
-    /// 1. In different files: the entry of S comes first.
-    /// 2. In one file: more entries of this file use S than J.
-    /// 3. In one file, with equal numbers: the entry of S comes first, and an entry (store J, job S) exists. That entry is reported.
+    /// evidence of being a store than J. Let first(X) be the first entry with X as its store. One of these must hold:
+    /// 1. first(S) and first(J) are in different files, and first(S) comes first.
+    /// 2. They are in one file, and more entries of that file use S than J as their store.
+    /// 3. They are in one file, as many use S as J, first(S) comes first, and an entry (store J, job S) exists, which is reported instead.
     fn check_swapped_ids(&mut self, entries: &[Watch<'_>]) {
         // For each store, the index of its first entry, and the number of its entries in that entry's file.
         let mut stores: BTreeMap<&str, (usize, usize)> = BTreeMap::new();

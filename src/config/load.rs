@@ -149,6 +149,7 @@ struct Included {
 
 /// Takes `include` out of the main file and finds the files.
 fn take_includes(main: &mut ParsedFile) -> Included {
+    // An invalid pattern is `None`.
     let default = || vec![Some(Spanned::new(NO_SPAN, INCLUDE_DEFAULT.into()))];
     let configured = main.root.include.take().unwrap_or_else(default);
     let directory = main.source.path.parent().unwrap_or(Path::new("")).to_owned();

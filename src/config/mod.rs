@@ -13,16 +13,16 @@ mod diagnostics;
 mod duration_text;
 mod files;
 mod ids;
-mod job_entries;
+mod job_removal;
 mod labels;
 mod load;
 mod raw;
-mod readable_secrets;
 mod reader;
+mod redacted_toml;
 mod reload;
-mod render;
 mod resolve;
 mod schema;
+mod secret_permissions;
 mod sinks;
 mod suggest;
 mod syntax;
@@ -44,7 +44,7 @@ use tracing::Level;
 pub use access::{PasswordHash, TlsConfig};
 pub use diagnostics::{Problem, Problems};
 pub use files::{FILE_SIZE_MAX, LoadedFiles, Stamps, current_stamps, include_matches_name, wildcard_matches};
-pub use job_entries::{JobLocation, job_locations, without_job};
+pub use job_removal::{JobLocation, job_locations, without_job};
 pub use load::{Loaded, load, load_with, main_settings};
 pub use schema::schema;
 pub use sinks::{SinkConfig, SinkFormat, SinkUrl, parse_sink_url, redacted_url};
@@ -199,7 +199,7 @@ impl DatabaseConfig {
         Self::default_path_with(|name| std::env::var_os(name), config_directory, may_exist)
     }
 
-    /// Whether the database is in the default directory of the user, the only directory of a database that the daemon creates.
+    /// Whether the database is in the default directory of the user. If that is missing, the daemon creates it. It creates no other.
     #[must_use]
     pub fn is_in_user_directory(&self) -> bool {
         self.path

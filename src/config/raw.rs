@@ -1,4 +1,5 @@
-//! The tables and keys of the configuration files, before defaults are applied.
+//! The tables and keys of the configuration files, before defaults are applied. The types of keys are markers, most of them of `values`. The
+//! suffixes `Text` and `Word` (one of a fixed set) only avoid the name of the value's own type.
 //!
 //! The comments on keys become the descriptions in the JSON Schema. docs/configuration.md repeats most of them. A table `requires` one key
 //! of each inner list, see [`tables!`].

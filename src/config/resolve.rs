@@ -106,9 +106,9 @@ fn set_poll(poll: &mut PollConfig, raw: PollTable, main: &mut ParsedFile) {
     set_if_present(&mut poll.use_list, raw.use_list);
 }
 
-/// Applies `[quota]` to the default target, or `[target.NAME.quota]` to a target that has inherited the quotas of `[quota]`. A rate or
-/// share directly in `[target.NAME.quota]` also overrides that of the inherited `[quota.OPERATION]`, because the target may be another
-/// account. `[target.NAME.quota.OPERATION]` overrides both.
+/// Applies `[quota]` to the default target, or `[target.NAME.quota]` to a target that has inherited the quotas of `[quota]`. From highest
+/// to lowest: `[target.NAME.quota.OPERATION]`, `[target.NAME.quota]`, `[quota.OPERATION]`, `[quota]`. The second overrides the third,
+/// because the target may be another account.
 fn set_quotas(target: &mut TargetConfig, raw: QuotaTable) {
     for quota in target.operation_quotas.values_mut().chain([&mut target.quota]) {
         set_if_present(&mut quota.requests_per_second, raw.requests_per_second.clone());
@@ -241,8 +241,8 @@ fn store_entries(raw: StoreTable, poll: &PollConfig) -> Vec<(TargetStore, StoreS
     set_if_present(&mut entry.created_within, raw.created_within);
     entry.job_settings.remove_after = value(raw.remove_after).or(entry.job_settings.remove_after);
     let target = target_name(raw.target);
-    let id = |kind| TargetStore { target: Arc::clone(&target), kind, store: store.clone() };
-    kinds.into_iter().map(|kind| (id(kind), entry.clone())).collect()
+    let target_store = |kind| TargetStore { target: Arc::clone(&target), kind, store: store.clone() };
+    kinds.into_iter().map(|kind| (target_store(kind), entry.clone())).collect()
 }
 
 fn target_name(raw: Option<Spanned<String>>) -> Arc<str> {

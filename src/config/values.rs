@@ -193,8 +193,8 @@ const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", Log
 const ROTATIONS: [(&str, LogRotation); 3] =
     [("hourly", LogRotation::Hourly), ("daily", LogRotation::Daily), ("never", LogRotation::Never)];
 
-/// Reads a string with `parse`. If it is invalid, the help is the first of `candidates` that is valid. A number is always invalid, and is
-/// parsed only for its help: "write it in quotes" if `parse` accepts its digits.
+/// Reads a string with `parse`. If it is invalid, the help is the first of `candidates` that is valid. A TOML number is
+/// always invalid, and is parsed only for its help: "write it in quotes" if `parse` accepts its digits.
 pub(super) fn read_text<T>(
     value: &DeValue<'_>,
     parse: impl Fn(&str) -> Result<T, String>,

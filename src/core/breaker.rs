@@ -65,7 +65,7 @@ impl CircuitBreaker {
     fn failed(&mut self, failure: &RequestFailure, sent_at: Monotonic, now: Monotonic) -> bool {
         self.failures = self.failures.saturating_add(1);
         let first_failure = *self.first_failure.get_or_insert(now);
-        let cause = if failure.reason.class().needs_operator { OpenCause::Rejected } else { OpenCause::Unreachable };
+        let cause = if failure.reason.info().needs_operator { OpenCause::Rejected } else { OpenCause::Unreachable };
         let is_unreachable = cause == OpenCause::Unreachable;
         let opens_or_probe = match &self.open_state {
             None => {
@@ -138,14 +138,14 @@ impl TargetBreakers {
         sent_at: Monotonic,
         now: Monotonic,
     ) -> Vec<BreakerEvent> {
-        let class = failure.map(|failure| failure.reason.class());
+        let info = failure.map(|failure| failure.reason.info());
         // A throttle shows nothing about a breaker: AWS may throttle a request before it checks anything else.
-        if class.is_some_and(|class| class.quota == QuotaEvidence::Exceeded) {
+        if info.is_some_and(|info| info.quota == QuotaEvidence::Exceeded) {
             return Vec::new();
         }
         let store = BreakerKey::Store(operation, store.clone());
         // A success, like a failure of one job, shows that the target and the store work.
-        let (failed, succeeded) = match class.map_or(Scope::Job, |class| class.scope) {
+        let (failed, succeeded) = match info.map_or(Scope::Job, |info| info.scope) {
             Scope::Job => (None, vec![BreakerKey::Target, store]),
             Scope::Store => (Some(store), vec![BreakerKey::Target]),
             Scope::Target => (Some(BreakerKey::Target), Vec::new()),

@@ -86,7 +86,7 @@ pub enum QuotaEvidence {
 
 /// Everything that follows from a failure's reason.
 #[derive(Clone, Copy, Debug)]
-pub struct FailureClass {
+pub struct FailureInfo {
     pub label: &'static str,
     pub retry: RetryClass,
     pub scope: Scope,
@@ -99,11 +99,11 @@ pub struct FailureClass {
     pub advice: &'static str,
 }
 
-/// Defines every reason once: its variant and its class.
+/// Defines every reason once: its variant and its info.
 macro_rules! failure_reasons {
     ($($(#[$doc:meta])* $reason:ident: $label:literal, $retry:ident, $scope:ident, $quota:ident, $needs_operator:literal,
         $summary:literal, $advice:literal;)*) => {
-        /// Why a request failed. [`FailureReason::class`] says what follows.
+        /// Why a request failed. [`FailureReason::info`] says what follows.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum FailureReason {
             $($(#[$doc])* $reason,)*
@@ -113,9 +113,9 @@ macro_rules! failure_reasons {
             pub const ALL: [Self; [$($label),*].len()] = [$(Self::$reason),*];
 
             #[must_use]
-            pub const fn class(self) -> FailureClass {
+            pub const fn info(self) -> FailureInfo {
                 match self {
-                    $(Self::$reason => FailureClass {
+                    $(Self::$reason => FailureInfo {
                         label: $label,
                         retry: RetryClass::$retry,
                         scope: Scope::$scope,
@@ -174,14 +174,14 @@ failure_reasons! {
 impl FailureReason {
     #[must_use]
     pub const fn label(self) -> &'static str {
-        self.class().label
+        self.info().label
     }
 
     /// The advice for a failed poll of a job of `kind`.
     #[must_use]
     pub fn advice(self, kind: JobKind) -> String {
         let KindInfo { get_operation, store, .. } = kind.info();
-        let advice = self.class().advice.replace("{operation}", get_operation);
+        let advice = self.info().advice.replace("{operation}", get_operation);
         advice.replace("{store}", store.noun()).replace("{store_key}", store.id_key())
     }
 }

@@ -255,7 +255,7 @@ pub struct Snapshot {
     /// Empty if the response names no items, which the API page does not allow.
     pub items: Items,
     /// The limits that the response exceeded. Values beyond a limit are left out.
-    pub exceeded: Vec<Limit>,
+    pub exceeded_limits: Vec<Limit>,
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::failure::{FailureClass, QuotaEvidence, RequestFailure, Scope};
+use super::failure::{FailureInfo, QuotaEvidence, RequestFailure, Scope};
 use super::job::{JobId, JobStatus};
 use super::time::Timestamp;
 use super::tracker::JobState;
@@ -59,10 +59,10 @@ const SHORT_RETRY_AFTER: Duration = Duration::from_secs(5);
 #[must_use]
 pub fn after_failure(failure: &RequestFailure, consecutive: u32) -> AfterFailure {
     let long_wait = failure.retry_after.is_some_and(|wait| wait > SHORT_RETRY_AFTER);
-    match failure.reason.class() {
+    match failure.reason.info() {
         _ if long_wait => AfterFailure::PollOneByOne,
-        FailureClass { quota: QuotaEvidence::Exceeded, .. } => AfterFailure::RepeatRequest,
-        FailureClass { scope: Scope::Target, .. } if consecutive < LASTING_FAILURES => AfterFailure::RetryLater,
+        FailureInfo { quota: QuotaEvidence::Exceeded, .. } => AfterFailure::RepeatRequest,
+        FailureInfo { scope: Scope::Target, .. } if consecutive < LASTING_FAILURES => AfterFailure::RetryLater,
         _ => AfterFailure::PollOneByOne,
     }
 }
@@ -316,8 +316,8 @@ mod tests {
             created_at: Some(at(-60 * hours)),
             completed_at: None,
             items: BTreeMap::new(),
-            transitions: 1,
-            changes: 0,
+            transition_count: 1,
+            other_change_count: 0,
             since: at(0),
             last_seen: at(0),
             vanished_at,

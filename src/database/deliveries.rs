@@ -33,7 +33,7 @@ pub const UNREADABLE_ROW_REASON: &str = "its row in the database was deleted or 
 
 // These queries read the base tables: SQLite would scan the view `events` for an id that comes from an outer query.
 
-/// The numbers of waiting and failed events of a sink, when the oldest waiting event was observed, and the first attempt after a time.
+/// The numbers of waiting and failed events of a sink, when the oldest waiting event was observed, and the first attempt after now.
 pub(super) const SELECT_COUNTS: &str = "SELECT waiting, failed,
         coalesce((SELECT observed_at FROM transitions WHERE id = oldest_id), (SELECT observed_at FROM details WHERE id = oldest_id)),
         next_due
@@ -62,8 +62,8 @@ pub struct DeliveryStep {
     pub in_flight: BTreeSet<i64>,
     /// How many more events the sink can send now.
     pub limit: usize,
-    /// Moves this many due events to the end of the list, cyclically. The caller raises the number after a request that found the sink
-    /// unavailable. The event of that request stays due, and would otherwise be sent first again.
+    /// Moves this many due events to the end of this step's list, cyclically. The caller raises the number after a request that found the
+    /// sink unavailable. Such a request has no outcome: its event stays due, and would otherwise be sent first again.
     pub rotation: usize,
 }
 
@@ -86,8 +86,8 @@ pub struct StepResult {
     pub due: Vec<DueEvent>,
     /// Due events that have failed in this step, because their rows were deleted or cannot be read.
     pub unreadable: usize,
-    /// When an event may become due without a new row or outcome: at the next attempt, or now if an unreadable event has failed in this
-    /// step, because the next event of its job may be due.
+    /// When the sink must take its next step if no row is added and no outcome arrives: at the first attempt after now, or now if an
+    /// unreadable event has failed in this step, because the next event of its job may be due.
     pub next_due: Option<Timestamp>,
     /// The events that wait for delivery, those in flight included.
     pub waiting: u32,
@@ -349,8 +349,8 @@ fn due_events(connection: &Connection, sink: &str, now: Timestamp, limit: usize)
         ORDER BY transition_id LIMIT ?4";
     let mut query = connection.prepare_cached(sql)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let set_back_after = now.checked_add(CLOCK_STEP_MIN).unwrap_or(Timestamp::MAX);
-    let values = params![sink, millisecond_text(now), millisecond_text(set_back_after), limit];
+    let latest_plausible_rejection = now.checked_add(CLOCK_STEP_MIN).unwrap_or(Timestamp::MAX);
+    let values = params![sink, millisecond_text(now), millisecond_text(latest_plausible_rejection), limit];
     query.query_map(values, |row| row.try_into())?.collect()
 }
 

@@ -141,7 +141,8 @@ impl DatabaseFile {
             let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
             connection.query_one("PRAGMA schema_version", [], |row| row.get::<_, i64>(0)).map_err(failed)?;
         }
-        // The check itself is read-only: closing a writable connection would move the WAL into the database, which the check may reject.
+        // The check opens the file read-only. A writable connection would write the WAL into the database when it closes, even if the check
+        // has found damage.
         read_only(path, |connection, path| schema::check(connection, path, self.needs_check || has_wal))?;
         let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
         for (setting, wanted) in [
@@ -252,7 +253,8 @@ impl DatabaseFile {
             return Err(FileError::of_system(&self.path, "move the write-ahead log into the database")(busy));
         }
         let at_path = identity_at(&self.path);
-        // `None` if an earlier call has restored the database, but could not sync the directory. This call syncs it again.
+        // `locked_database` is `None` if an earlier call has copied the database back, but could not sync the directory. Only the sync is
+        // then repeated.
         if let Some(database) = &self.locked_database {
             let metadata = database.metadata().map_err(FileError::of_system(&self.path, "read the file"))?;
             if at_path == Some(identity(&metadata)) {

@@ -1,15 +1,17 @@
 //! The database: the durable log of job changes and the queues of the sinks, in SQLite.
 //!
-//! [`Database`] appends changes and restores job states, both through one writer that owns the connection. [`DatabaseReader`] opens the
+//! [`Database`] appends changes and loads job states, both through one writer that owns the connection. [`DatabaseReader`] opens the
 //! file itself, with or without a running daemon. Its methods are in `queries`, `ended` and `deliveries`. `deliveries` also has the methods
 //! of [`Database`] that change the queues of the sinks. Changes of jobs are added and, after the configured retention, deleted. They are
 //! never updated.
 //!
 //! - A target is an AWS region or endpoint with credentials. A store is a resource of AWS, such as a reference store. It has jobs, and a
 //!   job has items. A [`TargetJob`] is a target, and the kind, store and id of a job: the rows of one job polled through two targets are
-//!   separate. The column `transitions.watch` has the name of the `[[job]]` or `[[store]]` because of which the job was watched.
-//! - A change is what one poll showed of one job: a transition of the job's status, transitions of its items, and details, such as that AWS
-//!   no longer knows the job (it vanished). It is stored as a whole.
+//!   separate. The column `transitions.watch` has the name of the entry of the configuration (`[[job]]` or `[[store]]`) because of which
+//!   the job was watched.
+//! - A change is what one poll showed of one job: a transition of the job's status, transitions of its items, and details. A
+//!   detail is any other observation, such as a new status message, or that AWS no longer knows the job (it vanished). A change is stored
+//!   as a whole.
 //! - Transitions of jobs and of items, and details, are rows of three tables. One sequence numbers them, in the order of writing.
 //! - A sink receives notifications of events. An event is a transition of a job, or the detail that a job vanished. Its id is the id of its
 //!   row. Each sink has a cursor: the events in rows after the cursor are not in the sink's queue yet.
@@ -67,7 +69,7 @@ pub struct Database {
     sink_wakeups: watch::Sender<u64>,
 }
 
-/// Selects the jobs to restore.
+/// Selects the jobs whose states are loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobQuery {
     These(Vec<Arc<TargetJob>>),
@@ -125,11 +127,11 @@ impl Database {
     ///
     /// # Errors
     /// The database cannot be read, or the writer has stopped.
-    pub async fn restore(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<TargetJob>, JobState>, WriterError> {
+    pub async fn load_states(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<TargetJob>, JobState>, WriterError> {
         if jobs == JobQuery::These(Vec::new()) {
             return Ok(BTreeMap::new());
         }
-        self.request(|reply| Request::Restore { jobs, reply }).await
+        self.request(|reply| Request::LoadStates { jobs, reply }).await
     }
 
     /// Adds a change of one job. Returns once it is on disk. Dropping the future does not cancel a queued change.
@@ -170,9 +172,9 @@ impl Database {
         }
     }
 
-    /// Tests whether the write lock can be taken, and frees SQLite's page cache. Writes no rows, so a full disk may pass the test. Like
-    /// every request, the probe first saves all commits if a file of the open database was deleted. Any result but
-    /// [`WriterError::Stopped`], even an error, shows that the writer is not stuck.
+    /// Tests whether the write lock can be taken. Also frees SQLite's page cache, which would stay in memory. Writes no rows, so a full
+    /// disk may pass the test. Like every request, the probe first copies a file that was deleted while the database was open back to its
+    /// path, so no commit is lost. Any result but [`WriterError::Stopped`], even an error, shows that the writer is not stuck.
     ///
     /// # Errors
     /// The database cannot be opened or locked, or the writer has stopped.

@@ -38,7 +38,7 @@ pub struct Filter {
     /// Observed before this time.
     pub until: Option<Timestamp>,
     /// The wanted new statuses as [`JobStatus::label`] names them: all statuses that AWS does not document have one name. Empty: all. Must
-    /// be empty unless transitions are read: other tables have no such status.
+    /// be empty unless transitions are read: items have statuses of another type, and details have none.
     pub statuses: Vec<&'static str>,
     pub kind: Option<JobKind>,
     pub store_id: Option<StoreId>,
@@ -71,7 +71,8 @@ impl DatabaseReader {
     /// Reads the rows that match, in the order written.
     ///
     /// # Errors
-    /// There is no database, its schema has another version, or it cannot be read; or [`ReadError::UnknownRow`].
+    /// There is no database, its schema has another version, or it cannot be read; or `after` is higher than every id, so it is from a
+    /// replaced database ([`ReadError::UnknownRow`]).
     pub fn rows<T: Stored>(&self, filter: &Filter) -> Result<Vec<Row<T>>, ReadError> {
         let Filter { after, since, until, statuses, kind, store_id, job_id, limit } = filter;
         let status_condition = status_condition();
@@ -158,7 +159,10 @@ fn status_condition() -> String {
 }
 
 /// Builds the last known state of jobs from their rows. Omits jobs without a readable transition.
-pub(super) fn restore(connection: &Connection, jobs: JobQuery) -> rusqlite::Result<BTreeMap<Arc<TargetJob>, JobState>> {
+pub(super) fn load_states(
+    connection: &Connection,
+    jobs: JobQuery,
+) -> rusqlite::Result<BTreeMap<Arc<TargetJob>, JobState>> {
     let jobs = match jobs {
         JobQuery::These(jobs) => jobs,
         JobQuery::Retained { target_store, ended_since } => retained(connection, &target_store, ended_since)?,
@@ -200,7 +204,7 @@ fn build_state(connection: &Connection, target_job: &TargetJob) -> rusqlite::Res
             (Entry::Transition(transition), _) => state = Some(apply_transition(transition, state)),
             (Entry::Item(ItemTransition { key, to, observed_at, .. }), Some(state)) => {
                 state.last_seen = observed_at;
-                state.changes += 1;
+                state.other_change_count += 1;
                 match to {
                     Some(item) => state.items.insert(key, item),
                     None => state.items.remove(&key),
@@ -228,8 +232,10 @@ fn load_entries<T: Stored>(
 /// without a completion time clears it. A job in a response has not vanished.
 fn apply_transition(transition: Transition, before: Option<JobState>) -> JobState {
     let Transition { to, observed_at, status_message, created_at, completed_at, .. } = transition;
-    let (earlier_created_at, items, transitions, changes, ended_once) = before
-        .map(|before| (before.created_at, before.items, before.transitions, before.changes, before.ended_once))
+    let (earlier_created_at, items, transition_count, other_change_count, ended_once) = before
+        .map(|before| {
+            (before.created_at, before.items, before.transition_count, before.other_change_count, before.ended_once)
+        })
         .unwrap_or_default();
     JobState {
         ended_once: ended_once || to.is_terminal(),
@@ -238,28 +244,29 @@ fn apply_transition(transition: Transition, before: Option<JobState>) -> JobStat
         created_at: created_at.or(earlier_created_at),
         completed_at,
         items,
-        transitions: transitions + 1,
-        changes,
+        transition_count: transition_count + 1,
+        other_change_count,
         since: observed_at,
         last_seen: observed_at,
         vanished_at: None,
     }
 }
 
-/// Updates the state as `JobTracker` did. `changes` counts item transitions, and details that a response with the job has shown.
+/// Updates the state as `JobTracker` did. `other_change_count` counts item transitions, and these details: a new message, a
+/// changed creation time, a return.
 /// `last_seen` is when the status was last observed.
 fn apply_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobState) {
     match kind {
         DetailKind::StatusMessage => state.status_message = value,
         // A time that cannot be parsed becomes `None`.
         DetailKind::CreationTimeChanged => state.created_at = value.and_then(|value| value.parse().ok()),
-        // Concerns only `last_seen`, below.
+        // The status was observed again, unchanged: updates only `last_seen`, below.
         DetailKind::StillSeen => {}
         DetailKind::Vanished => state.vanished_at = Some(observed_at),
         DetailKind::Returned => state.vanished_at = None,
     }
     if matches!(kind, DetailKind::StatusMessage | DetailKind::CreationTimeChanged | DetailKind::Returned) {
-        state.changes += 1;
+        state.other_change_count += 1;
     }
     // A 404 shows no status. The first response after a 404 may show an ended job as live, and `JobTracker` does not trust such a status.
     if !matches!(kind, DetailKind::Vanished | DetailKind::Returned) {

@@ -52,11 +52,12 @@ impl Stored for Transition {
         "from_status",
         "to_status",
         "observed_at",
-        // When the old status was last observed, or `observed_at` if that is earlier.
+        // The transition was not before this time, when the old status was last observed. Equals `observed_at` if the clock was set back.
         "not_before",
         "status_message",
         "created_at",
         "completed_at",
+        // The rule of the life cycle that the transition breaks.
         "anomaly",
         "region",
         "watch",

@@ -35,7 +35,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, WriterError>>;
 #[derive(Debug)]
 pub(super) enum Request {
     Append(Box<QueuedChange>),
-    Restore {
+    LoadStates {
         jobs: JobQuery,
         reply: Reply<BTreeMap<Arc<TargetJob>, JobState>>,
     },
@@ -92,12 +92,12 @@ impl Writer {
     /// As [`super::Database::open`].
     pub(super) fn open(path: &Path, instruments: &Instruments) -> Result<Self, FileError> {
         let mut file = DatabaseFile::acquire(path)?;
-        let mut connection = connect_and_require_columns(&mut file);
+        let mut connection = connect_and_check_tables(&mut file);
         if let Err(FileError::Damaged { .. }) = connection {
             // A failing disk can look like damage. If this read fails, the file is not moved. Otherwise try again: the first error may
             // have been a passing read error.
             file.read_all()?;
-            connection = connect_and_require_columns(&mut file);
+            connection = connect_and_check_tables(&mut file);
         }
         if let Err(FileError::Damaged { path, reason }) = &connection {
             let directory = file.quarantine(Clock::system().now().wall)?;
@@ -105,7 +105,7 @@ impl Writer {
             error!(event = "database_quarantined", database = %path.display(), moved_to = %directory.display(), %reason,
                 "the database is damaged: it was moved to quarantine and replaced by a new one. To read its rows: \
                 sqlite3 FILE .recover");
-            connection = connect_and_require_columns(&mut file);
+            connection = connect_and_check_tables(&mut file);
         }
         let (connection, instruments) = (Some(connection?), instruments.clone());
         let (health, sink_wakeups) = (watch::Sender::new(None), watch::Sender::new(0));
@@ -151,11 +151,11 @@ impl Writer {
             for request in requests.drain(..) {
                 match request {
                     Request::Append(change) => group.push(*change),
-                    Request::Restore { jobs, reply } => {
+                    Request::LoadStates { jobs, reply } => {
                         // The result must include the changes that were queued before.
                         self.commit_group(mem::take(&mut group));
                         // One transaction: SQLite takes its read lock once, not for every query.
-                        let read = self.execute(|connection| queries::restore(&*connection.transaction()?, jobs));
+                        let read = self.execute(|connection| queries::load_states(&*connection.transaction()?, jobs));
                         drop(reply.send(read));
                     }
                     Request::Transaction(TransactionWork(run)) => {
@@ -184,19 +184,19 @@ impl Writer {
     /// Closes the connection, then releases the locks. SQLite moves the WAL into the database if this is the last connection.
     fn close(mut self) {
         if self.connection.is_none() {
-            // Closed after an error. The lock file still names this process, so the next start checks the database.
+            // Closed after an error. The lock file is not emptied, so the next start checks the database.
             return;
         }
-        // An empty operation: `execute` saves all commits if a file was deleted since the last request.
-        let saved = self.execute(|_| Ok(()));
-        self.publish_health(saved.as_ref().err());
-        let unreported_error = match self.connection.take().map(Connection::close) {
+        // An empty operation: `execute` restores a file that was deleted since the last request.
+        let restored = self.execute(|_| Ok(()));
+        self.publish_health(restored.as_ref().err());
+        let close_error = match self.connection.take().map(Connection::close) {
             Some(Err((_, error))) => Some(error.to_string()),
-            // The lock file still names this process, so the next start checks the database.
-            Some(Ok(())) | None if saved.is_err() => None,
+            // `publish_health` has logged why. The lock file is not emptied, so the next start checks the database.
+            Some(Ok(())) | None if restored.is_err() => None,
             Some(Ok(())) | None => self.file.empty_lock_file().err().map(|error| error.to_string()),
         };
-        if let Some(error) = unreported_error {
+        if let Some(error) = close_error {
             warn!(
                 event = "database_not_closed",
                 error, "cannot close the database; the next start checks it, and no committed transition is lost"
@@ -263,7 +263,7 @@ impl Writer {
                 self.connection = Some(self.reopen_if_changed(connection)?);
                 Ok(value)
             }
-            // The connection is closed here.
+            // The connection is dropped, which closes it.
             Err(error) => {
                 self.file.require_check();
                 Err(WriterError::Sqlite(Arc::new(error)))
@@ -289,7 +289,7 @@ impl Writer {
     }
 
     fn connect(&mut self) -> Result<Connection, WriterError> {
-        connect_and_require_columns(&mut self.file).map_err(|error| WriterError::Reopen(Arc::new(error)))
+        connect_and_check_tables(&mut self.file).map_err(|error| WriterError::Reopen(Arc::new(error)))
     }
 
     /// Sets the gauges of the sizes. Logs once while a reader prevents checkpoints.
@@ -325,7 +325,7 @@ impl Writer {
 }
 
 /// Opens the file and requires every column of the tables of changes: SQLite's check accepts a table that was altered by hand.
-fn connect_and_require_columns(file: &mut DatabaseFile) -> Result<Connection, FileError> {
+fn connect_and_check_tables(file: &mut DatabaseFile) -> Result<Connection, FileError> {
     let connection = file.connect()?;
     queries::require_columns(&connection).map_err(|error| FileError::of_sqlite(&file.path, error))?;
     Ok(connection)

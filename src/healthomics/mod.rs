@@ -1,4 +1,5 @@
-//! AWS HealthOmics. A target of the configuration is a region or an endpoint, with credentials. Each used target has one [`Target`].
+//! AWS HealthOmics. A target of the configuration is a region or an endpoint, with credentials. For each target to which a watched job or
+//! store refers, there is one [`Target`].
 //!
 //! A job imports, exports or activates data of a reference store or sequence store. A poll gets one job. A listing gets one page of a
 //! store's jobs. Each is one request, because the SDK's retries are off. The request first waits for its circuit breakers (`breakers`),
@@ -11,7 +12,7 @@ mod scheduler;
 mod service;
 mod target;
 
-// `VerbatimEndpointAndSizeLimit` is public for the benchmarks.
+// The SDK interceptor that keeps a configured endpoint unchanged and limits the size of responses is public for the benchmarks.
 pub use aws::{AwsFactory, VerbatimEndpointAndSizeLimit};
 pub use scheduler::Priority;
 pub use service::{

@@ -80,7 +80,7 @@ impl Scheduler {
     pub(super) fn request_ended(&self, failure: Option<FailureReason>, sent_at: Monotonic, now: Monotonic) {
         self.instruments.request_ended(sent_at, now, failure);
         self.with_pacer(|pacer| {
-            match failure.map_or(QuotaEvidence::WithinQuota, |reason| reason.class().quota) {
+            match failure.map_or(QuotaEvidence::WithinQuota, |reason| reason.info().quota) {
                 QuotaEvidence::Exceeded => pacer.throttled(sent_at, now),
                 QuotaEvidence::WithinQuota => pacer.within_quota(),
                 QuotaEvidence::Inconclusive => {}

@@ -110,9 +110,9 @@ impl Target {
         self.send(operation, store, permit, request).await
     }
 
-    /// For a caller that backs off after a failed request: returns when the backoff can end early, because the target's breaker or the
-    /// breaker of polls of `kind` in `store` closes. Returns at once if one has closed after `since`: when the request was sent, or the
-    /// listing began. Cancel safe.
+    /// Waits until the target's breaker, or the breaker of polls of `kind` in `store`, closes, so that the caller can end its backoff
+    /// early. `since` is when the caller's failed request was sent, or its failed series of pages began. Returns at once if one of the two
+    /// breakers has closed after that time. Cancel safe.
     pub async fn wait_for_breaker_close(&self, kind: JobKind, store: &StoreId, since: Monotonic) {
         self.breakers.wait_for_breaker_close(kind, store, since).await;
     }

@@ -13,6 +13,7 @@ use crate::state::SharedState;
 pub struct AppState {
     /// The published status of all jobs, stores and sinks, and of the daemon.
     pub shared: SharedState,
+    /// Renders `/metrics`.
     pub metrics: Arc<Metrics>,
     /// Counts responses and failed logins. Also has the rates of requests to AWS, which the status page shows.
     pub instruments: Instruments,

@@ -13,10 +13,10 @@
 //! - A store holds data in AWS and has jobs. A `[[store]]` entry of the configuration watches all jobs of a store. The watches
 //!   that the entry discovers have the name of the entry.
 //! - An item is a part of a job: a source of an import, or a read set of an export or activation.
-//! - `WatchStatus` is a snapshot of a watch. Its `state` is `live` (polled), `finished` (the job has ended) or `parked` (not
-//!   polled until the configuration changes). Its `known` is the job as last seen (`JobState`), with AWS's `status`. Its `up` is whether
-//!   the last poll succeeded. A discovered job that has finished is polled again if a
-//!   listing shows that AWS has reopened it.
+//! - `WatchStatus` is a snapshot of a watch. Its `state` (`WatchState`) is `live` (polled), `finished` (the job has ended) or `parked` (not
+//!   polled until the configuration changes). Its `known` (`JobState`) is the job as last seen; `known.status` (`JobStatus`) is AWS's. Its
+//!   `up` is whether the last poll succeeded. A discovered job that has finished is polled again if a listing shows that AWS has reopened
+//!   it.
 //! - A transition is a saved change of a job's status. An item transition is a saved change of an item's status. A detail is any other
 //!   saved observation of a job, for example a new message.
 //! - A sink receives notifications of events. A delivery is one event for one sink. A sink may reject a delivery several times. A delivery

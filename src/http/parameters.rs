@@ -21,10 +21,10 @@ pub(super) struct InvalidParameters {
     is_json: bool,
 }
 
-/// For endpoints without parameters. Prometheus adds the `params` of its scrape configuration, such as `collect[]`, so names that end with
-/// `[]` are ignored.
+/// For endpoints without query parameters. Prometheus adds the `params` of its scrape configuration, such as `collect[]`, so names that end
+/// with `[]` are ignored.
 #[derive(Debug)]
-pub(super) struct NoParameters;
+pub(super) struct NoQueryParameters;
 
 impl InvalidParameters {
     fn new(parts: &Parts, message: String) -> Self {
@@ -55,7 +55,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Parameters<T> {
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for NoParameters {
+impl<S: Sync> FromRequestParts<S> for NoQueryParameters {
     type Rejection = InvalidParameters;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, InvalidParameters> {

@@ -52,8 +52,8 @@ pub struct Renderer {
     large_permit: Arc<Semaphore>,
     /// The current rendering of each variant, as long as its thread runs.
     current: Arc<Mutex<BTreeMap<ScrapeVariant, Weak<watch::Sender<Outcome>>>>>,
-    /// Scrapes are rendered one at a time, to limit memory: a rendering needs more than its result. So a rendering that ends later
-    /// has newer metrics, whatever its variant.
+    /// Scrapes are rendered one at a time: to limit memory, because a rendering needs more than its result, and so that a rendering that
+    /// ends later has newer metrics, whatever its variant.
     scrape_lock: Arc<Mutex<()>>,
     unsent: UnsentCount,
 }
@@ -97,8 +97,8 @@ impl Renderer {
     ) -> watch::Receiver<Outcome> {
         let mut renderings = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let current = renderings.get(&variant).and_then(Weak::upgrade);
-        // Only an unfinished rendering is shared. A finished one stays in `current` for a moment, and the client may already have a newer
-        // response in another variant. Metrics must not go back in time.
+        // A finished rendering, which stays in `current` for a moment, is not shared: another variant may have been rendered since, and a
+        // client of both would see metrics go back in time.
         if let Some(current) = current.filter(|current| current.borrow().is_none()) {
             return current.subscribe();
         }

@@ -10,11 +10,11 @@ use axum::response::Redirect;
 use axum::routing::get;
 
 use super::app_state::AppState;
-use super::parameters::NoParameters;
+use super::parameters::NoQueryParameters;
 use super::{api, ui};
 
 pub(super) fn router(state: AppState) -> Router {
-    let without_parameters = Router::new()
+    let without_query = Router::new()
         .route("/jobs/{kind}/{store_id}/{job_id}", get(ui::job_page::show))
         .route("/metrics", get(api::metrics::show))
         .route("/runbook", get(ui::runbook::show))
@@ -27,14 +27,14 @@ pub(super) fn router(state: AppState) -> Router {
         .route("/api/v1/sinks", get(api::sinks::list))
         .route("/api/v1/stores", get(api::stores::list))
         .route("/config", get(ui::config_page::show))
-        .route_layer(from_extractor::<NoParameters>());
+        .route_layer(from_extractor::<NoQueryParameters>());
     let external_path = Arc::clone(&state.external_path);
     let routes = Router::new()
         .route("/", get(ui::status_page::show))
         .route("/history", get(ui::history_page::show))
         .route("/api/v1/jobs", get(api::jobs::list))
         .route("/api/v1/transitions", get(api::transitions::list))
-        .merge(without_parameters)
+        .merge(without_query)
         .fallback(ui::not_found::show)
         .with_state(state);
     // A layer of `routes` would run after the path has been matched, so `routes` is the fallback of another router.

@@ -16,14 +16,16 @@
 //!   reopened. The task of a discovered job waits for such a hint. The task of a job with its own entry exits.
 //! - A job has *vanished* if it was seen and then returned 404, until it is seen again.
 //! - A *parked* job is not polled until its entry or target changes, because no retry can succeed.
-//! - A listing reads the pages of a store, in *parts*. A job is *listable* if its next action is a poll that a listing can replace. A
-//!   finished job also appears in listings, but it has no poll to replace.
+//! - A listing reads all pages of a store. It pauses after every `PART_PAGES_MAX` pages; the pages between two pauses are a *part*. A job
+//!   is *listable* if its next action is a poll that a listing can replace (`listing_can_replace_poll`). A finished job also appears in
+//!   listings, but it has no poll to replace.
 //! - A poll without a hint is *routine*. While listings of a store replace polls, its lister sets the *routine interval*: the shortest time
 //!   from a successful poll to the next routine poll of a listable job. It does not apply after a failed poll, or if the user set the
 //!   job's poll interval.
 //! - A discovered job *expires* once its *retention* (`remove_after`) has passed since it ended or vanished. A job that was never seen
-//!   expires after the longer of its retention and one hour, counted from the start of its task. While a vanished or unseen job is polled,
-//!   it expires only right after a poll (`Decision::may_expire`): a vanished job needs another 404, an unseen job needs a 404 or 403.
+//!   expires after the longer of its retention and one hour, counted from the start of its task. Unless it is parked, a vanished job
+//!   expires only after another 404, and an unseen job only after a 404 or 403 (`Decision::may_expire`).
+//! - The *retained* jobs of a store have not ended, or ended within the retention.
 
 pub mod context;
 pub mod job_watcher;

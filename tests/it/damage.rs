@@ -68,7 +68,7 @@ async fn read_all(db: &TestDatabase, database: &Database) -> String {
     let (jobs, target_store) = ((0..JOBS).map(id).collect(), id(0).target_store());
     let mut all = Vec::new();
     for jobs in [JobQuery::These(jobs), JobQuery::Retained { target_store, ended_since: Timestamp::MIN }] {
-        all.push(format!("{:?}", database.restore(jobs).await.expect("jobs")));
+        all.push(format!("{:?}", database.load_states(jobs).await.expect("jobs")));
     }
     let by_job = (0..JOBS).map(|job| Filter::of_job(id(job).key.clone()));
     for filter in by_job.chain([Filter::default(), Filter { since: Some(at(5)), ..Filter::default() }]) {

@@ -297,7 +297,7 @@ impl Service {
             created_at: Some(self.timestamp(job.timeline[0].0)),
             completed_at: self.ended_at(job, now),
             items: Items::from_iter([(item_key, source)]),
-            exceeded: Vec::new(),
+            exceeded_limits: Vec::new(),
         };
         if incorrect {
             self.count(|counters| &mut counters.incorrect);

@@ -179,5 +179,5 @@ async fn check_store(
 fn result(failure: &RequestFailure, needed: bool) -> String {
     let is_optional = !needed && failure.reason == FailureReason::AccessDenied;
     let note = if is_optional { " (not needed: its jobs are polled one by one instead)" } else { "" };
-    format!("{}: {failure}{note}", failure.reason.class().summary)
+    format!("{}: {failure}{note}", failure.reason.info().summary)
 }

@@ -37,9 +37,9 @@ pub struct JobState {
     pub completed_at: Option<Timestamp>,
     pub items: Items,
     /// The number of saved transitions: see `Limit::Transitions`.
-    pub transitions: usize,
+    pub transition_count: usize,
     /// The number of saved changes of items, messages and creation times, and of returns: see `Limit::Changes`.
-    pub changes: usize,
+    pub other_change_count: usize,
     /// The `observed_at` of the transition to this status.
     pub since: Timestamp,
     /// When the status was last observed.
@@ -75,7 +75,7 @@ pub struct Decision {
     pub change: Change,
     pub next: NextAction,
     /// The limits that the response exceeded.
-    pub exceeded: Vec<Limit>,
+    pub exceeded_limits: Vec<Limit>,
 }
 
 impl Decision {
@@ -145,16 +145,16 @@ impl JobTracker {
         match outcome {
             Ok(mut snapshot) => {
                 self.backoff.reset();
-                let mut exceeded = std::mem::take(&mut snapshot.exceeded);
-                let change = self.apply_snapshot(snapshot, at.wall, &mut exceeded);
+                let mut exceeded_limits = std::mem::take(&mut snapshot.exceeded_limits);
+                let change = self.apply_snapshot(snapshot, at.wall, &mut exceeded_limits);
                 let next = self.finished().filter(|_| !self.reopening);
                 let next = next.unwrap_or(NextAction::PollAt(at.monotonic + self.policy.interval));
-                Decision { at, failure: None, change, next, exceeded }
+                Decision { at, failure: None, change, next, exceeded_limits }
             }
             Err(failure) => {
                 let change = self.apply_failure(&failure, at.wall);
                 let next = self.retry(&failure, at);
-                Decision { at, failure: Some(failure), change, next, exceeded: Vec::new() }
+                Decision { at, failure: Some(failure), change, next, exceeded_limits: Vec::new() }
             }
         }
     }
@@ -167,7 +167,7 @@ impl JobTracker {
     fn retry(&mut self, failure: &RequestFailure, now: Now) -> NextAction {
         // A job that was never seen may be new: HealthOmics may not find it everywhere yet.
         let may_be_new = failure.reason == FailureReason::NotFound && self.state.is_none();
-        let delay = match failure.reason.class().retry {
+        let delay = match failure.reason.info().retry {
             RetryClass::Recheck if !may_be_new => self.policy.backoff.max,
             RetryClass::Backoff | RetryClass::Recheck => self.backoff.next_delay(self.jitter.f64()),
             RetryClass::Park => return NextAction::Parked(failure.message.clone()),
@@ -187,19 +187,24 @@ impl JobTracker {
         change
     }
 
-    fn apply_snapshot(&mut self, mut snapshot: Snapshot, observed_at: Timestamp, exceeded: &mut Vec<Limit>) -> Change {
+    fn apply_snapshot(
+        &mut self,
+        mut snapshot: Snapshot,
+        observed_at: Timestamp,
+        exceeded_limits: &mut Vec<Limit>,
+    ) -> Change {
         let Some(state) = &mut self.state else {
             return self.first_observation(snapshot, observed_at);
         };
         let state = Arc::make_mut(state);
         let mut change = Change::default();
         if state.vanished_at.is_some() {
-            if state.changes < Limit::Changes.max() {
+            if state.other_change_count < Limit::Changes.max() {
                 state.vanished_at = None;
-                state.changes += 1;
+                state.other_change_count += 1;
                 change.details.push(Detail { kind: DetailKind::Returned, value: None, observed_at });
             } else {
-                exceeded.push(Limit::Changes);
+                exceeded_limits.push(Limit::Changes);
             }
         }
         let reopens = state.status.is_terminal() && !snapshot.status.is_terminal();
@@ -209,9 +214,9 @@ impl JobTracker {
         }
         self.reopening = false;
         let ends = snapshot.status.is_terminal() && !state.status.is_terminal();
-        if state.status != snapshot.status && state.transitions >= Limit::Transitions.max() && !ends {
+        if state.status != snapshot.status && state.transition_count >= Limit::Transitions.max() && !ends {
             // Past the limit a live job can still end. Nothing follows that end.
-            exceeded.push(Limit::Transitions);
+            exceeded_limits.push(Limit::Transitions);
             return change;
         }
         // A response without items keeps the known ones.
@@ -219,15 +224,15 @@ impl JobTracker {
         let items = match_items(&state.items, named.clone());
         let changed_items = item_transitions(&state.items, &items, observed_at);
         let changed_details: Vec<_> = details(state, &snapshot, observed_at).collect();
-        let changes = state.changes + changed_items.len() + changed_details.len();
+        let changes = state.other_change_count + changed_items.len() + changed_details.len();
         if changes <= Limit::Changes.max() {
-            state.changes = changes;
+            state.other_change_count = changes;
             state.items = items;
             change.items = changed_items;
             change.details.extend(changed_details);
         } else {
             // An unsaved change is not shown either.
-            exceeded.push(Limit::Changes);
+            exceeded_limits.push(Limit::Changes);
             snapshot.created_at = state.created_at;
             if state.status == snapshot.status {
                 snapshot.status_message.clone_from(&state.status_message);
@@ -239,7 +244,7 @@ impl JobTracker {
             let anomaly = anomaly(Some(&state.status), &snapshot);
             change.transition =
                 Some(transition(Some(state.status.clone()), &snapshot, observed_at, not_before, anomaly));
-            state.transitions += 1;
+            state.transition_count += 1;
             // A transition shows a return that was over the limit.
             state.vanished_at = None;
             state.since = observed_at;
@@ -267,8 +272,8 @@ impl JobTracker {
             status_message: snapshot.status_message,
             created_at: snapshot.created_at,
             completed_at: snapshot.completed_at,
-            transitions: 1,
-            changes: change.items.len(),
+            transition_count: 1,
+            other_change_count: change.items.len(),
             items,
             since: observed_at,
             last_seen: observed_at,

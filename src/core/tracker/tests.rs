@@ -27,7 +27,7 @@ fn snapshot(status: &str) -> Snapshot {
         created_at: Some(now(0).wall),
         completed_at,
         items: Items::default(),
-        exceeded: Vec::new(),
+        exceeded_limits: Vec::new(),
     }
 }
 
@@ -59,7 +59,7 @@ fn describe(decision: &Decision, now: Now) -> String {
         let to = to.as_ref().map_or("", |to| to.status.as_str());
         words.push(format!("{}#{} {from}>{to}", key.name, key.nth));
     }
-    words.extend(decision.exceeded.iter().map(|limit| format!("!{}", limit.label())));
+    words.extend(decision.exceeded_limits.iter().map(|limit| format!("!{}", limit.label())));
     words.push(match &decision.next {
         NextAction::PollAt(at) => format!("{} s", at.since(now.monotonic).as_secs_f64().round()),
         NextAction::Finished(status) => format!("finished {status}"),
@@ -287,7 +287,7 @@ fn past_the_limit_of_changes_a_source_is_not_shown_and_a_message_only_with_a_tra
         (0, "IN_PROGRESS", "SUBMITTED>IN_PROGRESS !changes 10 s", 0, Some("slow")),
     ] {
         let mut before = watch.state().expect("a job").as_ref().clone();
-        before.changes = Limit::Changes.max() - left;
+        before.other_change_count = Limit::Changes.max() - left;
         let mut watch = JobTracker::new(POLICY, Some(Arc::new(before)), 1);
         let items_seen = Items::from([(key.clone(), item.clone())]);
         let seen = Snapshot { items: items_seen, status_message: Some("slow".to_owned()), ..snapshot(status) };
@@ -302,7 +302,7 @@ fn past_the_limit_of_changes_a_source_is_not_shown_and_a_message_only_with_a_tra
 fn each_retry_class_has_its_own_next_action() {
     for reason in FailureReason::ALL {
         let next = play([Ok(snapshot("SUBMITTED")), Err(failure(reason))]).remove(1);
-        match reason.class().retry {
+        match reason.info().retry {
             RetryClass::Backoff => assert_eq!(next, "1 s", "{reason:?}"),
             RetryClass::Recheck => assert_eq!(next.trim_start_matches("+vanished "), "300 s", "{reason:?}"),
             RetryClass::Park => assert_eq!(next, "parked validation", "{reason:?}"),

@@ -3,7 +3,8 @@ ALTER TABLE transitions ADD COLUMN region TEXT;
 ALTER TABLE transitions ADD COLUMN watch TEXT;
 ALTER TABLE transitions ADD COLUMN labels TEXT;
 
--- The rows up to the cursor were sent, or are in deliveries, or are not for this sink.
+-- The rows up to the cursor were sent, or are in deliveries, or are not for this sink. disabled_at is when the receiver responded with 410.
+-- config_hash is that of the sink's configuration: a change enables the sink again.
 CREATE TABLE sinks (
     name TEXT PRIMARY KEY,
     cursor INTEGER NOT NULL,
@@ -13,7 +14,7 @@ CREATE TABLE sinks (
 ) STRICT;
 
 -- Events that wait for their delivery, and failed ones. transition_id is the id of a transition, or of the detail "vanished".
--- next_attempt_at is NULL once the delivery has failed.
+-- next_attempt_at is NULL once the delivery has failed. attempts counts the rejections by the receiver, at is when the last one was.
 CREATE TABLE deliveries (
     sink TEXT NOT NULL,
     transition_id INTEGER NOT NULL,

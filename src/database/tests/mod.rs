@@ -75,7 +75,7 @@ fn outcome() -> impl Strategy<Value = PollResult> {
         completed_at: status.is_terminal().then(|| time(50, 123_456_789)),
         created_at: Some(time(-60, 987_654_000 + created)),
         items: items.into_iter().collect(),
-        exceeded: Vec::new(),
+        exceeded_limits: Vec::new(),
         status,
         status_message,
     });
@@ -142,10 +142,10 @@ proptest! {
             database.close().await;
             let ids = models.iter().map(|model| model.id.clone()).collect();
             let database = Database::open(&path, &instruments).expect("the same database");
-            let restored = database.restore(JobQuery::These(ids)).await.expect("its jobs");
+            let restored = database.load_states(JobQuery::These(ids)).await.expect("its jobs");
             for model in &models {
                 let (target_store, ended_since) = (model.id.target_store(), time(50_000, 0));
-                let found = database.restore(JobQuery::Retained { target_store, ended_since }).await.expect("its jobs");
+                let found = database.load_states(JobQuery::Retained { target_store, ended_since }).await.expect("its jobs");
                 let is_selected = |state: &JobState| !state.status.is_terminal() || state.since >= ended_since;
                 let expected = restored.get_key_value(&model.id).filter(|(_, state)| is_selected(state));
                 assert_eq!(found.first_key_value(), expected);
@@ -196,7 +196,7 @@ fn the_rows_of_an_older_database_are_kept_by_the_migration() {
         assert!(json.as_ref().is_ok_and(|json| json.starts_with(start)), "{json:?}");
         let connection = rusqlite::Connection::open(&path).expect("a connection");
         let id = Model::new("default").id;
-        let state = &queries::restore(&connection, JobQuery::These(vec![Arc::clone(&id)])).expect("the job")[&id];
+        let state = &queries::load_states(&connection, JobQuery::These(vec![Arc::clone(&id)])).expect("the job")[&id];
         assert_eq!(state.items.values().next().map(|item| &item.status), Some(&ItemStatus::Finished));
         assert!(state.vanished_at.is_some());
         std::fs::remove_file(&path).expect("a file");
@@ -232,6 +232,6 @@ fn a_row_that_cannot_be_read_is_skipped() {
         connection.execute(insert, rusqlite::params![id, observed_at]).expect("a row");
     }
     let id = Model::new("default").id;
-    let states = queries::restore(&connection, JobQuery::These(vec![Arc::clone(&id)])).expect("the job");
+    let states = queries::load_states(&connection, JobQuery::These(vec![Arc::clone(&id)])).expect("the job");
     assert_eq!(states[&id].last_seen.to_string(), "2023-11-14T22:13:21Z");
 }

@@ -77,7 +77,7 @@ struct SdkClient {
 pub struct VerbatimEndpointAndSizeLimit;
 
 impl AwsFactory {
-    /// `clock` is compared with dates in error responses (`Date` and `Retry-After`), and times the fetches of credentials.
+    /// The time of `clock` is compared with dates in error responses (`Date` and `Retry-After`), and limits the fetches of credentials.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self { clock }
@@ -92,8 +92,8 @@ impl AwsFactory {
 }
 
 impl ServiceFactory for AwsFactory {
-    /// Reads keys in environment variables and in a `source_profile`. Other credentials, including keys in the selected profile itself, are
-    /// fetched at the first request.
+    /// Keys in environment variables, and in a profile that a `source_profile` names, are read now, by refwatch. All other credentials,
+    /// including keys in the selected profile itself, are fetched at the first request.
     fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a> {
         Box::pin(async move {
             environment::check_variables(config)?;
@@ -223,12 +223,12 @@ impl TargetService for AwsService {
                         // The SDK rejects the whole page if one job is malformed.
                         let response = error.raw_response().filter(|response| response.status().is_success());
                         let body = response.and_then(|response| response.body().bytes());
-                        let raw_page = body.and_then(|body| responses::lenient_page(kind, body));
-                        raw_page.ok_or_else(|| self.handle_error(Operation::List(kind), &client, &error))
+                        let unchecked_page = body.and_then(|body| responses::lenient_page(kind, body));
+                        unchecked_page.ok_or_else(|| self.handle_error(Operation::List(kind), &client, &error))
                     })
                 }};
             }
-            let raw_page = match kind {
+            let unchecked_page = match kind {
                 JobKind::ReferenceImport => list! {
                     list_reference_import_jobs, reference_store_id, ImportReferenceFilter, reference_import_page
                 },
@@ -242,7 +242,7 @@ impl TargetService for AwsService {
                     list_read_set_activation_jobs, sequence_store_id, ActivateReadSetFilter, read_set_activation_page
                 },
             }?;
-            responses::checked_page(store, raw_page)
+            responses::checked_page(store, unchecked_page)
         }))
     }
 }

@@ -44,7 +44,7 @@ const VARIABLES: [(&str, Check); 18] = [
 /// # Errors
 /// A variable violates its rule.
 pub(super) fn check_variables(target: &TargetConfig) -> Result<(), TargetError> {
-    // The simulator needs none of them.
+    // A simulated target sends its requests to refwatch's own simulator, with fixed keys.
     if target.simulated {
         return Ok(());
     }

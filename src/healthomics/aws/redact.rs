@@ -8,9 +8,12 @@ use regex_lite::{Captures, Regex};
 /// Matches the characters between a name and its value, also in JSON that is quoted in JSON.
 const SEPARATOR: &str = r#"["'\\ ]*[=:>][ =:>\\]*"#;
 
-/// Matches a value up to its closing quotation mark, or without marks. Group 1 is in the pattern before `VALUE`: the name, the separator
-/// and, in [`ASSIGNMENT`], a scheme. Group 2 or 3 is the opening mark, `"` or `'`. [`REPLACEMENT`] puts groups 1 to 3 back.
+/// The common end of [`CREDENTIAL`] and [`ASSIGNMENT`]: a value in `"` or `'` (without the closing mark), or an unquoted value. The
+/// patterns have one group before it, the name and the separator. Group 2 or 3 is the opening mark, `"` or `'`.
 const VALUE: &str = r#"(?:(")[^"]*|(')[^']*|[^\s&,;"'<]*)"#;
+
+/// Replaces a match of a pattern that ends with [`VALUE`]: keeps groups 1 to 3 and hides the value.
+const REPLACEMENT: &str = "${1}${2}${3}[redacted]";
 
 /// Matches a credential or a signature in a query, a header, JSON or XML. The first group is its name and the separator.
 static CREDENTIAL: LazyLock<Regex> = LazyLock::new(|| {
@@ -18,9 +21,6 @@ static CREDENTIAL: LazyLock<Regex> = LazyLock::new(|| {
         "signature|credential|(?:security|session)[_-]?token|secret[_-]?access[_-]?key|access[_-]?key[_-]?id|password";
     regex(&format!("(?i)((?:{names}){SEPARATOR}){VALUE}"))
 });
-
-/// The replacement of a match: keeps the name, the separator and the opening quotation mark, and hides the value.
-const REPLACEMENT: &str = "${1}${2}${3}[redacted]";
 
 /// Matches the user and password of a URL. The first group is its scheme.
 static USER_INFO: LazyLock<Regex> = LazyLock::new(|| regex(r#"(?i)([a-z][a-z0-9+.-]*://)[^/?#"'<>\s]*@"#));
@@ -41,7 +41,8 @@ static ASSIGNMENT: LazyLock<Regex> = LazyLock::new(|| {
 /// Matches text that may be a key or a token.
 static TOKEN: LazyLock<Regex> = LazyLock::new(|| regex("[A-Za-z0-9+/_-]{32,}=*"));
 
-/// Redacts the output of a program, whose form is unknown. Harmless text may be redacted too. Most paths without capital letters are kept.
+/// Redacts the output of a program, whose form is unknown. Harmless text may be redacted too. A path without capital
+/// letters is kept. But [`TOKEN`] does not match a dot, so 32 or more characters after a dot in a path are redacted.
 pub(super) fn redacted_output(text: &str) -> String {
     let text = redacted(text);
     let text = ASSIGNMENT.replace_all(&text, REPLACEMENT);

@@ -1,7 +1,7 @@
 //! Converts the SDK's responses to a [`Snapshot`] or a [`ListPage`], within the limits of `core::limits`.
 //!
-//! Each kind has a function `…_detail` for its `Get` response and a function `…_page` for its `List` response. They return `Raw…` types,
-//! which are the same for all kinds. `snapshot` and `checked_page` check and convert them.
+//! Each kind has a function `…_detail` for its `Get` response and a function `…_page` for its `List` response. They return `Unchecked…`
+//! types, which are the same for all kinds. `snapshot` and `checked_page` check and convert them.
 //!
 //! The SDK substitutes values for missing members (`correct_errors` in its `serde_util`). Here a missing creation time becomes
 //! `None`, and an item without a status keeps the substitute. Errors are a missing id, a job without a status, and a job or
@@ -36,7 +36,7 @@ const SDK_NO_VALUE: &str = "no value was set";
 const QUOTED_ID_MAX: usize = 50;
 
 /// The members that a job of any kind has in `Get` and `List` responses.
-pub(super) struct RawJob {
+pub(super) struct UncheckedJob {
     store: String,
     id: String,
     status: String,
@@ -44,15 +44,15 @@ pub(super) struct RawJob {
 }
 
 /// The response of a `Get` operation.
-pub(super) struct RawJobDetail {
-    job: RawJob,
+pub(super) struct UncheckedJobDetail {
+    job: UncheckedJob,
     status_message: Option<String>,
     completed: Option<DateTime>,
-    items: Vec<RawItem>,
+    items: Vec<UncheckedItem>,
 }
 
 /// An item of a response. Name and file identify it, except that several items may share both (see `ItemKey::nth`).
-struct RawItem {
+struct UncheckedItem {
     /// The name of a reference, `subject/sample`, or the id of a read set.
     name: String,
     /// Empty for exports and activations.
@@ -62,14 +62,14 @@ struct RawItem {
 }
 
 /// The response of a `List` operation. The error of a job says why it is unreadable.
-pub(super) struct RawPage {
-    jobs: Vec<Result<RawJob, String>>,
+pub(super) struct UncheckedPage {
+    jobs: Vec<Result<UncheckedJob, String>>,
     next_token: Option<String>,
 }
 
 macro_rules! job {
     ($job:expr, $store_id:ident) => {
-        RawJob {
+        UncheckedJob {
             store: $job.$store_id,
             id: $job.id,
             status: $job.status.as_str().to_owned(),
@@ -80,7 +80,7 @@ macro_rules! job {
 
 macro_rules! job_detail {
     ($response:ident, $store_id:ident, $items:expr) => {
-        RawJobDetail {
+        UncheckedJobDetail {
             // First: the iterator borrows the response, whose members are moved below.
             items: $items.collect(),
             status_message: $response.status_message,
@@ -92,7 +92,7 @@ macro_rules! job_detail {
 
 macro_rules! item {
     ($item:ident, $name:expr, $source_file:expr) => {
-        RawItem {
+        UncheckedItem {
             name: $name,
             source_file: $source_file,
             status: $item.status.as_str().to_owned(),
@@ -103,21 +103,21 @@ macro_rules! item {
 
 macro_rules! page {
     ($response:ident, $jobs:ident, $store_id:ident) => {
-        RawPage {
+        UncheckedPage {
             jobs: $response.$jobs.into_iter().flatten().map(|job| Ok(job!(job, $store_id))).collect(),
             next_token: $response.next_token,
         }
     };
 }
 
-pub(super) fn reference_import_detail(response: GetReferenceImportJobOutput) -> RawJobDetail {
+pub(super) fn reference_import_detail(response: GetReferenceImportJobOutput) -> UncheckedJobDetail {
     let items = response.sources.iter().map(|source| {
         item!(source, source.name.clone().unwrap_or_default(), source.source_file.clone().unwrap_or_default())
     });
     job_detail!(response, reference_store_id, items)
 }
 
-pub(super) fn read_set_import_detail(response: GetReadSetImportJobOutput) -> RawJobDetail {
+pub(super) fn read_set_import_detail(response: GetReadSetImportJobOutput) -> UncheckedJobDetail {
     let items = response.sources.iter().map(|source| {
         let name = format!("{}/{}", source.subject_id, source.sample_id);
         item!(source, name, source.source_files.as_ref().map(file_names).unwrap_or_default())
@@ -125,12 +125,12 @@ pub(super) fn read_set_import_detail(response: GetReadSetImportJobOutput) -> Raw
     job_detail!(response, sequence_store_id, items)
 }
 
-pub(super) fn read_set_export_detail(response: GetReadSetExportJobOutput) -> RawJobDetail {
+pub(super) fn read_set_export_detail(response: GetReadSetExportJobOutput) -> UncheckedJobDetail {
     let items = response.read_sets.iter().flatten().map(|read_set| item!(read_set, read_set.id.clone(), String::new()));
     job_detail!(response, sequence_store_id, items)
 }
 
-pub(super) fn read_set_activation_detail(response: GetReadSetActivationJobOutput) -> RawJobDetail {
+pub(super) fn read_set_activation_detail(response: GetReadSetActivationJobOutput) -> UncheckedJobDetail {
     let items =
         response.sources.iter().flatten().map(|source| item!(source, source.read_set_id.clone(), String::new()));
     job_detail!(response, sequence_store_id, items)
@@ -141,25 +141,25 @@ fn file_names(files: &SourceFiles) -> String {
     files.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-pub(super) fn reference_import_page(response: ListReferenceImportJobsOutput) -> RawPage {
+pub(super) fn reference_import_page(response: ListReferenceImportJobsOutput) -> UncheckedPage {
     page!(response, import_jobs, reference_store_id)
 }
 
-pub(super) fn read_set_import_page(response: ListReadSetImportJobsOutput) -> RawPage {
+pub(super) fn read_set_import_page(response: ListReadSetImportJobsOutput) -> UncheckedPage {
     page!(response, import_jobs, sequence_store_id)
 }
 
-pub(super) fn read_set_export_page(response: ListReadSetExportJobsOutput) -> RawPage {
+pub(super) fn read_set_export_page(response: ListReadSetExportJobsOutput) -> UncheckedPage {
     page!(response, export_jobs, sequence_store_id)
 }
 
-pub(super) fn read_set_activation_page(response: ListReadSetActivationJobsOutput) -> RawPage {
+pub(super) fn read_set_activation_page(response: ListReadSetActivationJobsOutput) -> UncheckedPage {
     page!(response, activation_jobs, sequence_store_id)
 }
 
 /// Parses a page that the SDK rejects, job by job: the SDK rejects the whole page if one member of one job has a wrong type.
 /// `None` if the body is not a page.
-pub(super) fn lenient_page(kind: JobKind, body: &[u8]) -> Option<RawPage> {
+pub(super) fn lenient_page(kind: JobKind, body: &[u8]) -> Option<UncheckedPage> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let next_token = match &body["nextToken"] {
         Value::Null => None,
@@ -173,34 +173,34 @@ pub(super) fn lenient_page(kind: JobKind, body: &[u8]) -> Option<RawPage> {
         if created.is_none() && !job["creationTime"].is_null() {
             return Err(format!("{} has an unreadable creation time", describe(&store, &id)));
         }
-        Ok(RawJob { store, id, status: text("status"), created })
+        Ok(UncheckedJob { store, id, status: text("status"), created })
     });
-    Some(RawPage { jobs: jobs.collect(), next_token })
+    Some(UncheckedPage { jobs: jobs.collect(), next_token })
 }
 
 pub(super) fn snapshot(
     requested: &JobKey,
-    RawJobDetail { job, status_message, completed, items }: RawJobDetail,
+    UncheckedJobDetail { job, status_message, completed, items }: UncheckedJobDetail,
 ) -> PollResult {
     if job.store != requested.store.as_str() || job.id != requested.job.as_str() {
         let response = describe(&job.store, &job.id);
         return Err(protocol_failure(format!("the response is about {response}, the request was about {requested}")));
     }
-    let mut exceeded = Vec::new();
-    let status = job_status(&job.status, &mut exceeded);
+    let mut exceeded_limits = Vec::new();
+    let status = job_status(&job.status, &mut exceeded_limits);
     Ok(Snapshot {
         status: status.ok_or_else(|| protocol_failure("the response has no status".to_owned()))?,
-        status_message: status_message.map(|text| cut(&text, &mut exceeded).to_owned()),
+        status_message: status_message.map(|text| cut(&text, &mut exceeded_limits).to_owned()),
         created_at: job.created.as_ref().and_then(timestamp),
         completed_at: completed.as_ref().and_then(timestamp),
-        items: snapshot_items(&items, &mut exceeded),
-        exceeded,
+        items: snapshot_items(&items, &mut exceeded_limits),
+        exceeded_limits,
     })
 }
 
 pub(super) fn checked_page(
     requested: &StoreId,
-    RawPage { jobs, next_token }: RawPage,
+    UncheckedPage { jobs, next_token }: UncheckedPage,
 ) -> Result<ListPage, RequestFailure> {
     let next_token = next_token.filter(|token| !token.is_empty());
     if let Some(length) = next_token.as_ref().map(String::len).filter(|length| *length > PAGE_TOKEN_BYTES_MAX) {
@@ -218,7 +218,10 @@ pub(super) fn checked_page(
 }
 
 /// The error says why the job is unreadable.
-fn listed_job(requested: &StoreId, RawJob { store, id, status, created }: RawJob) -> Result<ListedJob, String> {
+fn listed_job(
+    requested: &StoreId,
+    UncheckedJob { store, id, status, created }: UncheckedJob,
+) -> Result<ListedJob, String> {
     let (true, Ok(job)) = (store == requested.as_str(), id.parse()) else {
         return Err(format!("{} is not a job of store {requested}", describe(&store, &id)));
     };
@@ -236,20 +239,20 @@ fn protocol_failure(message: String) -> RequestFailure {
 }
 
 /// `None` for a missing status.
-fn job_status(status: &str, exceeded: &mut Vec<Limit>) -> Option<JobStatus> {
-    (!status.is_empty() && status != SDK_NO_VALUE).then(|| JobStatus::from(cut(status, exceeded)))
+fn job_status(status: &str, exceeded_limits: &mut Vec<Limit>) -> Option<JobStatus> {
+    (!status.is_empty() && status != SDK_NO_VALUE).then(|| JobStatus::from(cut(status, exceeded_limits)))
 }
 
 /// The start of a text, within its limit.
-fn cut<'a>(text: &'a str, exceeded: &mut Vec<Limit>) -> &'a str {
+fn cut<'a>(text: &'a str, exceeded_limits: &mut Vec<Limit>) -> &'a str {
     let end = text.floor_char_boundary(Limit::TextBytes.max());
-    note(Limit::TextBytes, end < text.len(), exceeded);
+    note_if_exceeded(Limit::TextBytes, end < text.len(), exceeded_limits);
     &text[..end]
 }
 
-fn note(limit: Limit, is_exceeded: bool, exceeded: &mut Vec<Limit>) {
-    if is_exceeded && !exceeded.contains(&limit) {
-        exceeded.push(limit);
+fn note_if_exceeded(limit: Limit, is_exceeded: bool, exceeded_limits: &mut Vec<Limit>) {
+    if is_exceeded && !exceeded_limits.contains(&limit) {
+        exceeded_limits.push(limit);
     }
 }
 
@@ -259,17 +262,23 @@ fn timestamp(time: &DateTime) -> Option<Timestamp> {
     (time != Timestamp::UNIX_EPOCH).then_some(time)
 }
 
-fn snapshot_items<'a>(raw_items: &'a [RawItem], exceeded: &mut Vec<Limit>) -> Items {
-    note(Limit::Items, raw_items.len() > Limit::Items.max(), exceeded);
+fn snapshot_items<'a>(unchecked_items: &'a [UncheckedItem], exceeded_limits: &mut Vec<Limit>) -> Items {
+    note_if_exceeded(Limit::Items, unchecked_items.len() > Limit::Items.max(), exceeded_limits);
     // Items may share name and file; `nth` distinguishes them.
     let mut counts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
-    let convert = |item: &'a RawItem| {
-        let (name, source_file) = (cut(&item.name, exceeded), cut(&item.source_file, exceeded));
+    let convert = |item: &'a UncheckedItem| {
+        let (name, source_file) = (cut(&item.name, exceeded_limits), cut(&item.source_file, exceeded_limits));
         let count = counts.entry((name, source_file)).or_default();
         let key = ItemKey { name: name.into(), source_file: source_file.into(), nth: *count };
         *count += 1;
-        let status = ItemStatus::from(cut(&item.status, exceeded));
-        (key, Item { status, status_message: item.status_message.as_deref().map(|text| cut(text, exceeded).into()) })
+        let status = ItemStatus::from(cut(&item.status, exceeded_limits));
+        (
+            key,
+            Item {
+                status,
+                status_message: item.status_message.as_deref().map(|text| cut(text, exceeded_limits).into()),
+            },
+        )
     };
-    raw_items.iter().take(Limit::Items.max()).map(convert).collect()
+    unchecked_items.iter().take(Limit::Items.max()).map(convert).collect()
 }

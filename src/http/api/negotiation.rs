@@ -8,21 +8,23 @@ use crate::metrics::Format;
 
 /// OpenMetrics if `Accept` names it with at least the weight of `text/plain`. Ranges such as `*/*` are ignored.
 pub(super) fn metrics_format(headers: &HeaderMap) -> Format {
-    let openmetrics = weight(headers, "application/openmetrics-text", "1.0.0");
-    let text = weight(headers, "text/plain", "0.0.4");
+    let openmetrics = weight(headers, "application/openmetrics-text", Some("1.0.0"));
+    let text = weight(headers, "text/plain", Some("0.0.4"));
     if openmetrics > 0.0 && openmetrics >= text { Format::OpenMetrics } else { Format::Text }
 }
 
 /// Whether the client names HTML, as browsers do. Ranges such as `*/*` are ignored.
 pub(in crate::http) fn accepts_html(headers: &HeaderMap) -> bool {
-    weight(headers, "text/html", "") > 0.0
+    weight(headers, "text/html", None) > 0.0
 }
 
-/// The highest weight (`q`) of a media type in `Accept`, from 0 (not accepted) to 1. Elements with another version are ignored.
-fn weight(headers: &HeaderMap, media_type: &str, version: &str) -> f32 {
+/// The highest weight (`q`) of a media type in `Accept`, from 0 (not accepted) to 1. An element matches if it has no version or
+/// this one.
+fn weight(headers: &HeaderMap, media_type: &str, version: Option<&str>) -> f32 {
     let accepted = values(headers, &ACCEPT).flat_map(MimeIter::new).filter_map(Result::ok);
     let named = accepted.filter(|mime| {
-        mime.essence_str() == media_type && mime.get_param("version").is_none_or(|other| other == version)
+        mime.essence_str() == media_type
+            && mime.get_param("version").is_none_or(|other| version.is_some_and(|version| other == version))
     });
     let weights = named.filter_map(|mime| mime.get_param("q").map_or(Some(1.0), |q| q.as_str().parse().ok()));
     weights.filter(|weight| (0.0..=1.0).contains(weight)).fold(0.0, f32::max)

@@ -64,7 +64,7 @@ pub(super) fn page(state: &AppState, Page { title, root, refresh, footer, conten
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                @if refresh == Refresh::ScriptOrReload { noscript { meta http-equiv="refresh" content="10"; } }
+                @if refresh == Refresh::ScriptOrBrowser { noscript { meta http-equiv="refresh" content="10"; } }
                 title { @if problems > 0 { "(" (problems) ") " } (Sanitized(title)) " · refwatch" }
                 link rel="icon" type="image/svg+xml" href={ (root) (icon) };
                 link rel="stylesheet" href={ (root) "style.css" };

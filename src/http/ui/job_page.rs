@@ -101,8 +101,8 @@ pub(in crate::http) async fn show(
             };
             let is_live = watches.iter().any(|watch| watch.state == WatchState::Live);
             // The page has no form, so a browser without the script may reload it.
-            let refresh = if is_live { Refresh::ScriptOrReload } else { Refresh::Off };
-            // With `is_found_nowhere`, the database could not be read.
+            let refresh = if is_live { Refresh::ScriptOrBrowser } else { Refresh::Off };
+            // Here `is_found_nowhere` means that the database could not be read: otherwise the response was 404.
             let status = if is_found_nowhere { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
             (status, page(&state, Page { root: ROOT, refresh, ..Page::new(name, content) })).into_response()
         })
@@ -214,7 +214,7 @@ fn items_table(kind: JobKind, job: &JobState, transitions: &[&ItemTransition], l
     };
     let rows = listed_items(items).map(|(key, item)| {
         let image = spans.get(key).zip(lifetime).map(|(spans, lifetime)| {
-            // The items of an ended job no longer change, so their last bars are not hatched.
+            // The items of an ended job no longer change, so their last statuses are certain until its end: nothing is hatched.
             let last_seen = if job.status.is_terminal() { lifetime.end } else { job.last_seen };
             Timeline { name: &key.name, spans, lifetime, last_seen, axis: lifetime.axis() }.image()
         });
@@ -260,11 +260,11 @@ fn details_table(details: &[&Detail]) -> Markup {
 fn failures_table(watch: &WatchStatus, now: Timestamp) -> Markup {
     let failures = || watch.recent_failures.iter().rev();
     let rows = failures().enumerate().map(|(nth, failure)| {
-        let class = failure.reason.class();
+        let info = failure.reason.info();
         let is_newest_of_reason = failures().take(nth).all(|newer| newer.reason != failure.reason);
         [
             html! { (absolute_time(failure.at)) small { (relative_time(failure.at, now)) " ago" } },
-            html! { (class.summary) small { code { (failure.reason.label()) } } },
+            html! { (info.summary) small { code { (failure.reason.label()) } } },
             html! { (Sanitized(&failure.message)) @if is_newest_of_reason { small { (failure.reason.advice(watch.id.key.kind)) } } },
         ]
     });

@@ -49,7 +49,7 @@ const show = (page) => {
   if (names(shown) !== names(fetched) && !isTyping()) return location.reload();
   const focused = document.activeElement;
   const nth = sameAs(focused).indexOf(focused);
-  // A screen reader would read an equal alert again.
+  // Equal parts are kept: a screen reader would read a replaced alert again.
   for (const [name, part] of shown) if (!part.isEqualNode(fetched.get(name) ?? null)) part.replaceWith(fetched.get(name) ?? "");
   document.title = page.title;
   document.querySelector("link[rel=icon]").href = page.querySelector("link[rel=icon]").href;

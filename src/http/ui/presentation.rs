@@ -30,6 +30,7 @@ pub(super) fn console_url(region: &str) -> Option<String> {
 
 /// Advice to the operator; `None` if there is none.
 pub(super) fn advice(watch: &WatchStatus) -> Option<String> {
+    // For example "import", "source" and "imported".
     let KindInfo { work_noun, item_noun, finished_participle, .. } = watch.id.key.kind.info();
     if let WatchState::Parked(_) = watch.state {
         return Some("The job is not polled. Correct its entry in the configuration and reload.".to_owned());
@@ -99,8 +100,8 @@ pub(super) fn item_tone(status: &ItemStatus) -> &'static str {
     }
 }
 
-/// Begins at the creation, or at `since` if the creation is unknown or later than `since`. Ends when the job ended or vanished, otherwise
-/// now.
+/// Begins at the creation. If that is unknown, or later than the first observation of the current status (`since`), begins at `since`. Ends
+/// when the job ended or vanished, otherwise now.
 pub(super) fn job_duration(job: &JobState, now: Timestamp) -> SignedDuration {
     let end = ended_at(job).unwrap_or(now);
     // A job without a creation time may be first seen after its end. Its duration is then 0.
@@ -128,8 +129,8 @@ mod tests {
             created_at: None,
             completed_at: Some(at("2026-03-01T00:00:00Z")),
             items: Items::new(),
-            transitions: 1,
-            changes: 0,
+            transition_count: 1,
+            other_change_count: 0,
             since: at("2026-03-08T00:00:00Z"),
             last_seen: at("2026-03-08T00:00:00Z"),
             vanished_at: None,

@@ -1,4 +1,5 @@
-//! The section of the status page with the request rates of each operation: used, allowed and configured.
+//! The section of the status page with the request rates of each operation: used, allowed now (less than configured after AWS
+//! has throttled), and configured.
 
 use std::collections::BTreeMap;
 

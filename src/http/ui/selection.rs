@@ -35,10 +35,10 @@ pub(super) enum Refresh {
     /// By the script, which keeps what a person types.
     #[default]
     #[serde(rename = "script")]
-    ScriptOnly,
+    Script,
     /// By the script or, without it, by the browser, whose reload clears what a person types.
     #[serde(rename = "on")]
-    ScriptOrReload,
+    ScriptOrBrowser,
     #[serde(rename = "off")]
     Off,
 }

@@ -90,11 +90,9 @@ impl JobTimes {
 /// of the last span if that is earlier. If the job has not ended: when it vanished, or `now`. `None` without spans.
 pub(super) fn lifetime(spans: &[StatusSpan], times: JobTimes, now: Timestamp) -> Option<Lifetime> {
     let (first, last) = (spans.first()?, spans.last()?);
-    let not_after_since =
-        |time: Option<Timestamp>, span: &StatusSpan| time.map_or(span.since, |time| time.min(span.since));
-    let begin = not_after_since(times.created_at, first);
-    let end =
-        if last.is_terminal { not_after_since(times.completed_at, last) } else { times.vanished_at.unwrap_or(now) };
+    let earlier_of = |time: Option<Timestamp>, span: &StatusSpan| time.map_or(span.since, |time| time.min(span.since));
+    let begin = earlier_of(times.created_at, first);
+    let end = if last.is_terminal { earlier_of(times.completed_at, last) } else { times.vanished_at.unwrap_or(now) };
     Some(Lifetime { begin, end: end.max(begin), is_live: !last.is_terminal && times.vanished_at.is_none() })
 }
 

@@ -43,7 +43,7 @@ pub(super) fn watch_table(
         shows_kind: values_differ(watches, |id| id.key.kind),
         shows_target: values_differ(watches, |id| &id.target),
     };
-    let items = JobKind::items_heading(shown.iter().map(|watch| watch.id.key.kind));
+    let items_heading = JobKind::items_heading(shown.iter().map(|watch| watch.id.key.kind));
     let read = read_spans(state, shown);
     let none = BTreeMap::new();
     let timelines = read.as_ref().unwrap_or(&none);
@@ -67,7 +67,7 @@ pub(super) fn watch_table(
                         (sorting_heading("Duration", [Sort::Duration, Sort::DurationDescending], selection))
                         th scope="col" { "Ended" }
                         th.time-axis scope="col" { "Timeline" @if let Some(axis) = axis { ", " span.zone { "UTC" } (axis.labels()) } }
-                        @for column in [&*items, "Next poll"] { th scope="col" { (column) } }
+                        @for column in [&*items_heading, "Next poll"] { th scope="col" { (column) } }
                     }
                 }
                 tbody {
@@ -133,7 +133,7 @@ fn row(
 ) -> Markup {
     let job = watch.known.as_deref();
     let ended_at = job.and_then(ended_at);
-    let items = JobKind::items_heading([watch.id.key.kind]);
+    let items_heading = JobKind::items_heading([watch.id.key.kind]);
     html! {
         tr.attention[severity(watch) == Severity::Attention] {
             th scope="row" {
@@ -151,7 +151,7 @@ fn row(
                     (Timeline { name: &watch.name, spans, lifetime, last_seen: job.last_seen, axis }.image())
                 }
             }
-            td.items data-label=(items) { @if let Some(job) = job { (progress(&job.items, &items)) (failed_item(watch)) } }
+            td.items data-label=(items_heading) { @if let Some(job) = job { (progress(&job.items, &items_heading)) (failed_item(watch)) } }
             td.next-poll data-label="Next poll" { (next_poll(watch, now)) }
         }
     }
@@ -165,7 +165,7 @@ pub(super) fn ids(JobKey { store, job, .. }: &JobKey) -> Markup {
 fn poll_failure(watch: &WatchStatus, now: Timestamp) -> Markup {
     html! {
         @if watch.up == Some(false) && let Some(last) = watch.recent_failures.back() {
-            small.bad { "Polls fail: " (last.reason.class().summary) ", " (relative_time(last.at, now)) " ago" }
+            small.bad { "Polls fail: " (last.reason.info().summary) ", " (relative_time(last.at, now)) " ago" }
             small { (shortened(&last.message, MESSAGE_CHARS_MAX)) }
         }
     }

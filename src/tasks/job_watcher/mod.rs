@@ -161,8 +161,8 @@ impl JobWatcher {
 
     /// Updates and publishes the view, metrics and log after the commit of `decision`.
     fn record_and_publish(&mut self, decision: Decision) {
-        let Decision { at, failure, change, exceeded, next: _ } = decision;
-        for limit in exceeded {
+        let Decision { at, failure, change, exceeded_limits, next: _ } = decision;
+        for limit in exceeded_limits {
             self.on_limit(limit);
         }
         match failure {
@@ -206,7 +206,7 @@ impl JobWatcher {
     /// Adds the failure to the view, and logs it if `FailureLog` says so.
     fn record_failure(&mut self, RequestFailure { reason, message, .. }: RequestFailure, at: Timestamp) {
         let is_parked = matches!(self.poller.next_action(), NextAction::Parked(_));
-        let should_log = self.failures.should_log(reason, is_parked || reason.class().needs_operator);
+        let should_log = self.failures.should_log(reason, is_parked || reason.info().needs_operator);
         let WatchStatus { id, name, up, recent_failures, .. } = &mut self.view;
         if should_log {
             warn!(event = "poll_failed", watch = &**name, target = %id.target, kind = %id.key.kind,

@@ -103,8 +103,8 @@ impl Poller {
     }
 
     /// Waits until the time `due`, then for a permit. Returns `None` if the routine interval may have changed before that time. A hint ends
-    /// the wait at once and gives the poll priority. After a failure a hint does not end the wait: it stays in the slot for the poll after
-    /// the retry.
+    /// the wait at once and gives the poll priority. After a failure, hints are ignored until a retry succeeds: the retry has
+    /// routine priority, and leaves the hint in the slot for one more poll.
     async fn wait_for_permit(&self, due: Monotonic) -> Option<RequestPermit> {
         let (target, key) = (&self.target, &self.id.key);
         if let Some(LastFailure { request_sent, retry_on_recovery }) = self.last_failure {
@@ -136,7 +136,7 @@ impl Poller {
 impl LastFailure {
     fn new(failure: &RequestFailure, request_sent: Monotonic) -> Self {
         // Only failures of a whole store or target open a circuit breaker.
-        let has_breaker = failure.reason.class().scope != Scope::Job;
+        let has_breaker = failure.reason.info().scope != Scope::Job;
         // A recovery does not shorten a `Retry-After`.
         Self { request_sent, retry_on_recovery: has_breaker && failure.retry_after.is_none() }
     }

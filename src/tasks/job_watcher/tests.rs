@@ -56,7 +56,7 @@ impl TargetService for OneJobService {
             created_at: None,
             completed_at: None,
             items: Items::new(),
-            exceeded: vec![],
+            exceeded_limits: vec![],
         };
         let malformed =
             RequestFailure { reason: FailureReason::Validation, message: "malformed".to_owned(), retry_after: None };

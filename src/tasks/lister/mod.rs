@@ -267,13 +267,14 @@ impl Lister {
         if listing.next_token.is_some() && listing.pages < Limit::ListingPages.max() {
             self.to_continue = Some(listing);
         } else {
-            // The result of this part suffices: a failed hand-over in an earlier part would have begun the listing again.
+            // The result of the last part holds for the whole listing: after a failed hand-over, the listing would have begun again.
             self.on_listing_end(&listing, not_watched_because.is_none());
         }
         Ok(not_watched_because)
     }
 
-    /// Requests one page. Repeats the request while `after_failure` says so: after throttling the target has lowered its request rate.
+    /// Requests one page. Repeats the request while `after_failure` says so. No backoff is needed: after throttling, the target sends
+    /// requests at a lower rate.
     async fn list_page(&mut self, listing: &Listing) -> Result<ListPage, RequestFailure> {
         let Listing { created_after, next_token, .. } = listing;
         loop {
@@ -352,8 +353,8 @@ impl Lister {
         Ok(())
     }
 
-    /// Ends a listing, at its last page or the limit of pages. Unless a hand-over failed, the next listing may have a later lower bound,
-    /// even if a limit excluded jobs.
+    /// Ends a listing, at its last page or the limit of pages. If all new jobs are watched, the next listing may have a later
+    /// `created_after`. Jobs that a limit excluded may then never be discovered; the limit is logged.
     fn on_listing_end(&mut self, listing: &Listing, all_watched: bool) {
         let now = self.context.clock.now().wall;
         if listing.next_token.is_some() {

@@ -36,16 +36,16 @@ impl Lister {
 
     /// Falls back to polls if `after_failure` says so; listing is still retried. Returns the pause until the next attempt.
     pub(super) fn on_failure(&mut self, failure: &RequestFailure) -> Duration {
-        let (class, retry_after) = (failure.reason.class(), failure.retry_after);
+        let (info, retry_after) = (failure.reason.info(), failure.retry_after);
         if after_failure(failure, self.failed_requests) == AfterFailure::PollOneByOne {
             self.fall_back_to_polls(failure);
         }
-        let is_target_wide = class.scope == Scope::Target;
-        // Only after a failure of the whole target may the pause end early: a poll may close the target's breaker. The breaker of this
-        // store's listings is closed only by a listing, and so by this task.
+        let is_target_wide = info.scope == Scope::Target;
+        // A store has one breaker for polls and one for listings. Only a listing, and so only this task, closes the latter. A poll may
+        // close the target's breaker, so the pause may end early after a failure of the whole target.
         self.retry_on_recovery = is_target_wide && retry_after.is_none();
         // Without listings no job is discovered, so a store with discovery is retried more often.
-        let recheck_rarely = class.needs_operator && !is_target_wide && self.policy.discovery.is_none();
+        let recheck_rarely = info.needs_operator && !is_target_wide && self.policy.discovery.is_none();
         let delay = if recheck_rarely { RECHECK_INTERVAL } else { self.backoff.next_delay(self.jitter.f64()) };
         delay.max(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX))
     }
@@ -81,11 +81,11 @@ impl Lister {
         self.context.instruments.count_exceeded(limit);
         if self.logged_limits.insert(limit) {
             let TargetStore { target, kind, store } = &self.store;
-            // AWS exceeds no limit of a page. Another endpoint may.
-            let endpoint = (limit != Limit::DiscoveredJobs).then_some("check `endpoint_url`");
-            let window =
-                self.window.as_ref().filter(|_| limit != Limit::PageJobs).map(|_| "set a shorter `created_within`");
-            let advice: Vec<&str> = endpoint.into_iter().chain(window).collect();
+            // AWS never returns too many jobs on a page, or a listing without end. Another endpoint may.
+            let endpoint_advice = (limit != Limit::DiscoveredJobs).then_some("check `endpoint_url`");
+            let has_window_advice = self.window.is_some() && limit != Limit::PageJobs;
+            let window_advice = has_window_advice.then_some("set a shorter `created_within`");
+            let advice: Vec<&str> = endpoint_advice.into_iter().chain(window_advice).collect();
             let message =
                 format!("more than {} {}; the rest is ignored: {}", limit.max(), limit.text(), advice.join(", or "));
             warn!(event = "limit_exceeded", %target, %kind, store_id = %store, limit = limit.label(), "{message}");

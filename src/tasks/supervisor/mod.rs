@@ -57,9 +57,9 @@ pub struct Supervisor {
 
 type Targets = BTreeMap<Arc<str>, Arc<Target>>;
 
-/// The treatment of jobs that have not ended, and vanished longer ago than their retention.
+/// The treatment of vanished jobs whose retention has passed, but which have not expired: no later poll has returned another 404.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ExpiredVanishedJobs {
+enum OverdueVanishedJobs {
     /// For jobs in the database, before a lister starts: poll them again, because the 404 may have been wrong. They expire after a
     /// poll that also returns 404.
     PollAgain,
@@ -69,7 +69,7 @@ enum ExpiredVanishedJobs {
 }
 
 #[derive(Debug)]
-pub enum Event {
+pub enum SupervisorEvent {
     /// A task exited without being stopped, or a stopped task returned an error.
     TaskExited(TaskExit<TaskKey, WriterStopped>),
     Discovered(DiscoveredBatch),
@@ -126,7 +126,7 @@ impl Supervisor {
         let retained_queries = discovering.map(|(store, _)| self.retained_query(store, config));
         // Before any task stops, checks that the database can be read. It is read again after that, because a stopping task may write.
         for query in [start_query.clone()].into_iter().chain(retained_queries) {
-            self.context.database.restore(query).await.map_err(|error| match error {
+            self.context.database.load_states(query).await.map_err(|error| match error {
                 WriterError::Stopped => SupervisorError::Fatal(error),
                 WriterError::Sqlite(_) | WriterError::Reopen(_) => SupervisorError::Unreadable(error),
             })?;
@@ -146,7 +146,7 @@ impl Supervisor {
                 // Jobs in the database start before the first listing: they may be too old to be discovered, or listing may fail.
                 let jobs = self.read_states(self.retained_query(&store, &self.config)).await?;
                 let jobs = jobs.into_iter().map(|(id, job)| (id, Some(job)));
-                self.start_discovered(&store, jobs, ExpiredVanishedJobs::PollAgain);
+                self.start_discovered(&store, jobs, OverdueVanishedJobs::PollAgain);
             }
             self.start_lister(store, policy, 0);
         }
@@ -239,20 +239,20 @@ impl Supervisor {
     }
 
     /// Returns the next event. Cancel safe.
-    pub async fn next_event(&mut self) -> Event {
+    pub async fn next_event(&mut self) -> SupervisorEvent {
         tokio::select! {
             biased;
-            exit = self.tasks.next_exit() => Event::TaskExited(exit),
-            Some(batch) = self.discovered_receiver.recv() => Event::Discovered(batch),
+            exit = self.tasks.next_exit() => SupervisorEvent::TaskExited(exit),
+            Some(batch) = self.discovered_receiver.recv() => SupervisorEvent::Discovered(batch),
         }
     }
 
     /// # Errors
     /// The daemon cannot continue.
-    pub async fn handle_event(&mut self, event: Event) -> Result<(), SupervisorError> {
+    pub async fn handle_event(&mut self, event: SupervisorEvent) -> Result<(), SupervisorError> {
         match event {
-            Event::TaskExited(exit) => self.handle_exit(exit).await,
-            Event::Discovered(batch) => self.handle_discovered(batch).await,
+            SupervisorEvent::TaskExited(exit) => self.handle_exit(exit).await,
+            SupervisorEvent::Discovered(batch) => self.handle_discovered(batch).await,
         }
     }
 
@@ -299,11 +299,11 @@ impl Supervisor {
             return Ok(());
         }
         let ids: Vec<Arc<TargetJob>> = jobs.into_iter().map(|job| store.target_job(job)).collect();
-        let restoring = self.context.database.restore(JobQuery::These(ids.clone()));
+        let restoring = self.context.database.load_states(JobQuery::These(ids.clone()));
         let handled = match tokio::time::timeout(DISCOVERED_READ_TIMEOUT, restoring).await {
             Ok(Ok(mut restored)) => {
                 let jobs = ids.into_iter().map(|id| (id.clone(), restored.remove(&id)));
-                self.start_discovered(&store, jobs, ExpiredVanishedJobs::Skip);
+                self.start_discovered(&store, jobs, OverdueVanishedJobs::Skip);
                 Ok(())
             }
             Ok(Err(error @ WriterError::Stopped)) => return Err(SupervisorError::Fatal(error)),
@@ -323,7 +323,7 @@ impl Supervisor {
     /// Reads the last known state of jobs that are about to start, with retries.
     async fn read_states(&self, jobs: JobQuery) -> Result<BTreeMap<Arc<TargetJob>, JobState>, SupervisorError> {
         for _ in 0..READ_RETRIES {
-            match self.context.database.restore(jobs.clone()).await {
+            match self.context.database.load_states(jobs.clone()).await {
                 Err(error @ (WriterError::Sqlite(_) | WriterError::Reopen(_))) => {
                     warn!(event = "database_unreadable", %error, "cannot read the database; retrying");
                     self.context.clock.sleep(READ_RETRY_PAUSE).await;
@@ -331,7 +331,7 @@ impl Supervisor {
                 result => return result.map_err(SupervisorError::Fatal),
             }
         }
-        self.context.database.restore(jobs).await.map_err(SupervisorError::Fatal)
+        self.context.database.load_states(jobs).await.map_err(SupervisorError::Fatal)
     }
 
     /// Starts job watchers for discovered jobs of a store, except for jobs that are watched already or have expired.
@@ -339,7 +339,7 @@ impl Supervisor {
         &mut self,
         store: &TargetStore,
         jobs: impl Iterator<Item = (Arc<TargetJob>, Option<JobState>)>,
-        expired_vanished_jobs: ExpiredVanishedJobs,
+        overdue_vanished_jobs: OverdueVanishedJobs,
     ) {
         let Some(entry) = self.config.watch_list.stores.get(store).map(|it| it.job_settings.clone()) else { return };
         let now = self.context.clock.now().wall;
@@ -350,7 +350,7 @@ impl Supervisor {
             };
             let is_skipped = |known: &JobState| {
                 retention_has_passed(known)
-                    && (known.status.is_terminal() || expired_vanished_jobs == ExpiredVanishedJobs::Skip)
+                    && (known.status.is_terminal() || overdue_vanished_jobs == OverdueVanishedJobs::Skip)
             };
             let watched = self.registries.get(store).is_some_and(|registry| registry.is_watched(&id.key.job));
             if !watched && !restored.as_ref().is_some_and(is_skipped) {

@@ -91,7 +91,7 @@ async fn discovered_jobs_are_watched_unless_they_are_watched_already_or_have_exp
 
     let event = |ack| {
         let jobs = [&own, &ended, &in_progress, &new].map(|id| id.key.job.clone()).into();
-        Event::Discovered(DiscoveredBatch { store: store.clone(), jobs, ack })
+        SupervisorEvent::Discovered(DiscoveredBatch { store: store.clone(), jobs, ack })
     };
     let (ack, handled) = oneshot::channel();
     drop(handled);

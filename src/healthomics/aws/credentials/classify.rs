@@ -37,7 +37,7 @@ struct FailedCall {
 }
 
 pub(super) fn classify(source: &SourceInfo, error: &CredentialsError) -> CredentialFailure {
-    // If the source whose credentials this source uses has failed, that failure is reported.
+    // The error of a role may come from the source below it. The failure of that source is then reported.
     if let Some(failure) = causes(error).find_map(|error| error.downcast_ref::<CredentialFailure>()) {
         return failure.clone();
     }

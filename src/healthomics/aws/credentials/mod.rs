@@ -1,5 +1,6 @@
-//! The credentials of a target: from AWS's own chain (environment, profile, web identity, container, instance), or from the profile or role
-//! that the configuration names.
+//! The credentials of a target: from the profile or role that the configuration names, or in the order of AWS's own chain. refwatch itself
+//! looks for keys in the environment and follows the profiles. The SDK's chain is used if both have none (web identity, container,
+//! instance).
 //!
 //! At most one fetch runs at a time for a target, also if its SDK client has been replaced. A fetch ends before the timeout of the request:
 //! the error of that timeout would not name the source that does not respond. The SDK caches the credentials; this module does not.
@@ -60,9 +61,9 @@ struct FetchingProvider {
     source: CredentialSource,
 }
 
-/// A source of credentials: whatever the SDK or refwatch asks for them, such as STS, SSO, a metadata service, a credential process, a file
-/// or the environment. A role is a source that uses another source. Its errors contain a [`CredentialFailure`]. It implements
-/// `ProvideCredentials`, so that a role can be assumed with it.
+/// A place from which credentials come, such as STS, SSO, a metadata service, a credential process, a file or the environment. A role is a
+/// source that is built on another source. So a source implements `ProvideCredentials`: the SDK assumes a role with it. Its errors wrap a
+/// [`CredentialFailure`], which `classify` finds in the error of the role.
 #[derive(Debug)]
 struct CredentialSource {
     info: SourceInfo,
@@ -76,8 +77,8 @@ impl CredentialFetcher {
         Self { clock, deadline: config.timeout.mul_f64(DEADLINE_FRACTION), last_failure: Arc::default() }
     }
 
-    /// Returns `sdk` with a provider of the credentials that `config` asks for. Keys in variables and in a `source_profile` are read now.
-    /// Other credentials, including keys in the selected profile itself, are fetched at the first request.
+    /// Returns `sdk` with a provider of the credentials that `config` asks for. Keys in environment variables, and in a
+    /// profile that a `source_profile` names, are read now. All other credentials are fetched at the first request.
     pub(super) async fn with_credentials_provider(&self, config: &TargetConfig, sdk: SdkConfig) -> SdkConfig {
         let mut source = target_source(config, &sdk).await;
         if let Some(arn) = config.role_arn.clone() {

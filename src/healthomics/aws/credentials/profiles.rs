@@ -1,6 +1,6 @@
 //! Finds the source of a profile's credentials in the profiles of AWS's configuration files, followed along `source_profile`.
 //!
-//! The rules are the SDK's. The SDK does not run credential processes here: `process` does, also for the source of a role.
+//! refwatch runs credential processes itself (`process`), also below roles. To find them, it follows the profiles by the SDK's rules.
 
 use std::path::PathBuf;
 
@@ -16,13 +16,14 @@ use crate::healthomics::aws::errors::chain_text;
 #[derive(Debug)]
 pub(super) struct ProfileSource {
     pub(super) base: Base,
-    /// The first is assumed with the credentials of `base`, each other with those of the role before it.
+    /// The first role is assumed with the credentials of `base`, every later role with those of the role before it.
     pub(super) roles: Vec<Role>,
 }
 
 #[derive(Debug)]
 pub(super) enum Base {
     Process(CredentialProcess),
+    /// The access keys of a profile that a `source_profile` names. Those of the selected profile itself are `Sdk`.
     Keys {
         profile: String,
         keys: Credentials,
@@ -73,7 +74,8 @@ fn follow(profiles: &ProfileSet) -> Result<Option<ProfileSource>, String> {
         // A profile may be its own `source_profile`: its other settings are then the source of the role.
         if source_profile == profile.name() {
             let base = own_source(profile);
-            // If the profile is its own source, the SDK assumes the role. But refwatch runs a process, so it then assumes the role, too.
+            // With `Base::Sdk`, the SDK gets the whole profile and assumes its role. With `Base::Process` it does not, so the role is
+            // added.
             if let Some(Base::Process(_)) = base {
                 roles.insert(0, role);
             }
@@ -86,24 +88,24 @@ fn follow(profiles: &ProfileSet) -> Result<Option<ProfileSource>, String> {
     }
 }
 
-/// The source in the profile itself. SSO and `OTHER_SOURCES` override `credential_process`, and that overrides access keys. `None` if the
-/// profile contains no credentials.
+/// The source in the profile itself; `None` if it contains no credentials. SSO and `SETTINGS_OVER_PROCESS` override `credential_process`,
+/// and a process overrides access keys.
 fn own_source(profile: &Profile) -> Option<Base> {
     const SSO_SESSION: [&str; 2] = ["sso_session", "sso_start_url"];
     const SSO_ACCOUNT_OR_ROLE: [&str; 2] = ["sso_account_id", "sso_role_name"];
-    const OTHER_SOURCES: [&str; 3] = ["credential_source", "web_identity_token_file", "login_session"];
+    const SETTINGS_OVER_PROCESS: [&str; 3] = ["credential_source", "web_identity_token_file", "login_session"];
     const ACCESS_KEYS: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
     let has_any = |names: &[&str]| names.iter().any(|name| profile.get(name).is_some());
     let (is_sso, is_role) = (has_any(&SSO_SESSION) || has_any(&SSO_ACCOUNT_OR_ROLE), has_any(&["role_arn"]));
-    // The SDK ignores a process and access keys if the profile has an SSO session without account and role. Such a profile has credentials
-    // only if it also has a setting of `OTHER_SOURCES`.
-    if is_sso && !has_any(&SSO_ACCOUNT_OR_ROLE) && !has_any(&OTHER_SOURCES) {
+    // An SSO session with neither `sso_account_id` nor `sso_role_name` gives no credentials, and makes the SDK ignore the profile's process
+    // and access keys. Only one of `SETTINGS_OVER_PROCESS` can then give credentials.
+    if is_sso && !has_any(&SSO_ACCOUNT_OR_ROLE) && !has_any(&SETTINGS_OVER_PROCESS) {
         return None;
     }
-    // For a role without `source_profile`, the SDK uses a setting of `OTHER_SOURCES`, or reports an error.
+    // For a role without `source_profile`, the SDK uses a setting of `SETTINGS_OVER_PROCESS`, or reports an error.
     let is_role_without_source_profile = is_role && !has_any(&["source_profile"]);
-    let sdk_decides = is_sso || is_role_without_source_profile || has_any(&OTHER_SOURCES);
-    if let Some(command) = profile.get("credential_process").filter(|_| !sdk_decides) {
+    let sdk_ignores_process = is_sso || is_role_without_source_profile || has_any(&SETTINGS_OVER_PROCESS);
+    if let Some(command) = profile.get("credential_process").filter(|_| !sdk_ignores_process) {
         return Some(Base::Process(CredentialProcess::new(profile.name(), command, profile.get("aws_account_id"))));
     }
     let info = SourceInfo {
@@ -111,7 +113,7 @@ fn own_source(profile: &Profile) -> Option<Base> {
         role_arn: profile.get("role_arn").map(str::to_owned),
         sso_profile: is_sso.then(|| profile.name().to_owned()),
     };
-    let has_credentials = is_sso || is_role || has_any(&OTHER_SOURCES) || has_any(&ACCESS_KEYS);
+    let has_credentials = is_sso || is_role || has_any(&SETTINGS_OVER_PROCESS) || has_any(&ACCESS_KEYS);
     let token_file = profile.get("web_identity_token_file").map(PathBuf::from);
     has_credentials.then(|| Base::Sdk { profile: profile.name().to_owned(), info, token_file })
 }

@@ -1,7 +1,7 @@
 //! Finds the `[[job]]` entries of one job in the files of a configuration, and removes them from the text of a file.
 //!
-//! A removal keeps the lines outside of the entry, and comments on lines of their own in it. The result is parsed again. If it lacks
-//! another `[[job]]` or has a new problem, the layout was not understood, and nothing is removed.
+//! A removal deletes the lines of the entry, except lines with only a comment. The result is parsed again. If an entry of another job is
+//! gone, or there is a new problem, the layout was not understood, and nothing is removed.
 
 use std::path::{Path, PathBuf};
 
