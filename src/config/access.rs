@@ -49,9 +49,9 @@ impl PasswordHash {
         self.cost
     }
 
-    /// Returns whether the password matches. bcrypt would ignore the bytes after the 72nd, so a longer password is rejected. `cost_max` is
-    /// the highest cost of all users: a wrong password takes as long as with it, so the time does not reveal whose hash was compared.
-    /// bcrypt is slow on purpose, so call this on a blocking thread.
+    /// Returns whether the password matches. bcrypt would ignore the bytes after the 72nd, so a longer password is rejected at once. Any
+    /// other wrong password takes as long as at `cost_max`, the highest cost of all users, so the time does not reveal whose hash was
+    /// compared. bcrypt is slow on purpose, so call this on a blocking thread.
     #[must_use]
     pub fn verify(&self, password: &str, cost_max: u32) -> bool {
         if password.len() > PASSWORD_BYTES_MAX {

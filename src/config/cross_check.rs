@@ -1,7 +1,7 @@
 //! Checks that depend on several keys, entries or files: duplicates, undefined targets, kinds that are missing or not those of the store,
 //! swapped ids, and durations limited by another table.
 //!
-//! A conflict is reported only at the later of the two entries, so that the file of the earlier one is still used. The order is: the main
+//! A conflict between two files is reported only in the later file, so that the earlier file is still used. The order of files is: the main
 //! file, the files without a problem, the files with a problem.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -263,7 +263,7 @@ impl Checker<'_> {
         for entry in files[file].root.store.iter().flatten() {
             self.check_only_one_store(file, entry.reference_store_id.as_ref(), entry.sequence_store_id.as_ref());
             let Some((id, store_type)) = entry.store_id_and_type() else { continue };
-            // An empty array has no span, so it is reported at the id.
+            // `List` keeps only the spans of its elements, so an empty array is reported at the id.
             if entry.kinds.as_ref().is_some_and(Vec::is_empty) {
                 let help = format!("remove it, or name one of {}", kind_names(store_type));
                 self.report((file, id.span()), "`kinds` of this store names no kind", Some(&help));
@@ -291,8 +291,8 @@ impl Checker<'_> {
     }
 
     /// Reports durations of stores that are longer than `retention`, after which the rows of an ended job are deleted. With a longer
-    /// `created_within`, the job would be new, and be discovered again, when refwatch next starts to list the store. With a longer
-    /// `remove_after`, its rows would outlive `retention`.
+    /// `created_within`, refwatch could discover such a job again when the store's lister next starts. With a longer `remove_after`, the
+    /// rows of a job that is still shown would outlive `retention`.
     fn check_against_retention(&mut self, file: usize, retention: Duration) {
         for store in self.files[file].root.store.iter().flatten() {
             let Some((id, _)) = store.store_id_and_type() else { continue };
@@ -312,11 +312,11 @@ impl Checker<'_> {
     }
 
     /// Reports an entry (store S, job J) if an entry uses J as a store. An id has at least 10 digits, so a job and a store do not
-    /// share one by chance: one of the entries has its ids swapped. The entry is taken as correct, and not reported, if S has better
-    /// evidence of being a store than J. Let first(X) be the first entry with X as its store. One of these must hold:
+    /// share one by chance: one of the entries has its ids swapped. It is not this entry, and nothing is reported here, if S has better
+    /// evidence of being a store than J. Let first(X) be the first entry with X as its store. S has better evidence in these cases:
     /// 1. first(S) and first(J) are in different files, and first(S) comes first.
-    /// 2. They are in one file, and more entries of that file use S than J as their store.
-    /// 3. They are in one file, as many use S as J, first(S) comes first, and an entry (store J, job S) exists, which is reported instead.
+    /// 2. first(S) and first(J) are in one file, and more entries of that file use S than J as their store.
+    /// 3. As 2, but with equal numbers: first(S) comes first, and an entry (store J, job S) exists. That entry is then reported.
     fn check_swapped_ids(&mut self, entries: &[Watch<'_>]) {
         // For each store, the index of its first entry, and the number of its entries in that entry's file.
         let mut stores: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
@@ -330,12 +330,12 @@ impl Checker<'_> {
             let (s_first, s_count) = stores[store];
             let other = &entries[j_first];
             let is_mutual = || entries.iter().any(|candidate| candidate.ids() == (job, Some(store)));
-            let is_right = if entries[s_first].file == other.file {
+            let s_is_the_store = if entries[s_first].file == other.file {
                 s_count > j_count || (s_count == j_count && s_first < j_first && is_mutual())
             } else {
                 s_first < j_first
             };
-            if is_right {
+            if s_is_the_store {
                 continue;
             }
             let message = "this is the id of a store, not of a job";

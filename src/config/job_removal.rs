@@ -1,7 +1,7 @@
 //! Finds the `[[job]]` entries of one job in the files of a configuration, and removes them from the text of a file.
 //!
-//! A removal deletes the lines of the entry, except lines with only a comment. The result is parsed again. If an entry of another job is
-//! gone, or there is a new problem, the layout was not understood, and nothing is removed.
+//! A removal deletes the lines of the entry, except lines with only a comment. The result is parsed again. Nothing is removed unless
+//! exactly the entries of the other jobs remain, without a new problem: otherwise the layout was not understood.
 
 use std::path::{Path, PathBuf};
 

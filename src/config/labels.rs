@@ -26,11 +26,11 @@ value_type!(LabelValue, String, json!({"type": "string", "maxLength": 128}), |va
 });
 
 /// The type of the key `labels`.
-pub(super) struct LabelTable;
+pub(super) struct LimitedLabels;
 
 type LabelMap = Map<LabelName, LabelValue>;
 
-impl Field for LabelTable {
+impl Field for LimitedLabels {
     type Parsed = <LabelMap as Field>::Parsed;
 
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Parsed {
@@ -53,7 +53,7 @@ fn label_value(text: &str) -> Result<String, String> {
 }
 
 /// The labels without invalid values, which are reported already.
-pub(super) fn valid_labels(parsed: <LabelTable as Field>::Parsed) -> Labels {
+pub(super) fn valid_labels(parsed: <LimitedLabels as Field>::Parsed) -> Labels {
     parsed.into_iter().filter_map(|(name, value)| Some((name.into_inner(), value?.into_inner()))).collect()
 }
 

@@ -68,31 +68,32 @@ pub fn main_settings(path: &Path) -> Config {
 
 /// The main file and the included files, each parsed by itself.
 pub(super) fn parse_files(path: &Path) -> Vec<ParsedFile> {
-    let mut main = parse_file(SourceText::read(path, None), true);
+    let mut main = parse_file(SourceText::read(path, None), FileRole::Main);
     let included = take_includes(&mut main).files;
-    let included = included.iter().map(|path| parse_file(SourceText::read(path, None), false));
+    let included = included.iter().map(|path| parse_file(SourceText::read(path, None), FileRole::Included));
     [main].into_iter().chain(included).collect()
 }
 
 /// Parses a text as an included file.
 pub(super) fn parse_included_text(source: SourceText) -> ParsedFile {
-    parse_file((source, None), false)
+    parse_file((source, None), FileRole::Included)
 }
 
 fn load_files(path: &Path, extra: Option<SourceText>) -> Result<Loaded, Problems> {
     let main_stamp = stamp(path);
-    let mut main = parse_file(SourceText::read(path, Some("name another file with --config or REFWATCH_CONFIG")), true);
+    let help = "name another file with --config or REFWATCH_CONFIG";
+    let mut main = parse_file(SourceText::read(path, Some(help)), FileRole::Main);
     let mut config = resolve::take_settings(&mut main, &directory_of(path));
 
     let mut lines = main.source.text.lines().map(str::trim);
     let is_blank = lines.all(|line| line.is_empty() || line.starts_with('#'));
     let Included { patterns, files: included, mut stamps, problems: directory_problems } = take_includes(&mut main);
     let patterns = [path.to_owned()].into_iter().chain(patterns).collect();
-    // `main_stamp` is from before the read. If a pattern matches the main file, `main_stamp` replaces the later stamp.
+    // If a pattern matches the main file, `take_includes` has also stamped it, but after the read. This is the stamp from before the read.
     stamps.insert(path.to_owned(), main_stamp);
     let mut files = vec![main];
-    files.extend(included.iter().map(|path| parse_file(SourceText::read(path, None), false)));
-    files.extend(extra.map(|source| parse_file((source, None), false)));
+    files.extend(included.iter().map(|path| parse_file(SourceText::read(path, None), FileRole::Included)));
+    files.extend(extra.map(|source| parse_file((source, None), FileRole::Included)));
     cross_check(&mut files, &config);
 
     let main_is_good = files[0].problems.is_empty();
@@ -118,14 +119,20 @@ fn sorted_problems(file: &ParsedFile) -> Vec<Problem> {
     problems
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FileRole {
+    Main,
+    Included,
+}
+
 /// Parses the text from [`SourceText::read`], and adds `read_problem`. After a syntax error, values are not checked.
-fn parse_file((source, read_problem): (SourceText, Option<Problem>), is_main: bool) -> ParsedFile {
+fn parse_file((source, read_problem): (SourceText, Option<Problem>), role: FileRole) -> ParsedFile {
     let (document, errors) = DeTable::parse_recoverable(&source.text);
     let mut reader = Reader::new(&source);
     let mut root = RootTable::default();
     if !errors.is_empty() {
         reader.problems = syntax::problems(&source, &errors[..errors.len().min(PROBLEMS_MAX)]);
-    } else if is_main {
+    } else if role == FileRole::Main {
         root = reader.read_table(document.get_ref(), NO_SPAN);
     } else {
         let IncludedRootTable { target, job, store } = reader.read_table(document.get_ref(), NO_SPAN);
@@ -149,12 +156,12 @@ struct Included {
 
 /// Takes `include` out of the main file and finds the files.
 fn take_includes(main: &mut ParsedFile) -> Included {
-    // An invalid pattern is `None`.
     let default = || vec![Some(Spanned::new(NO_SPAN, INCLUDE_DEFAULT.into()))];
     let configured = main.root.include.take().unwrap_or_else(default);
     let directory = main.source.path.parent().unwrap_or(Path::new("")).to_owned();
     let main_path = main.source.path.canonicalize().ok();
     let mut included = Included::default();
+    // `flatten` skips invalid patterns, which are `None`.
     for include in configured.into_iter().flatten() {
         let pattern = directory.join(include.get_ref());
         match matching_files(&pattern) {

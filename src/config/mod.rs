@@ -199,7 +199,7 @@ impl DatabaseConfig {
         Self::default_path_with(|name| std::env::var_os(name), config_directory, may_exist)
     }
 
-    /// Whether the database is in the default directory of the user. If that is missing, the daemon creates it. It creates no other.
+    /// Whether the database is in the user's default directory. The daemon creates no other directory for a database.
     #[must_use]
     pub fn is_in_user_directory(&self) -> bool {
         self.path

@@ -1,8 +1,10 @@
-//! The tables and keys of the configuration files, before defaults are applied. The types of keys are markers, most of them of `values`. The
-//! suffixes `Text` and `Word` (one of a fixed set) only avoid the name of the value's own type.
+//! The tables and keys of the configuration files, before defaults are applied.
 //!
-//! The comments on keys become the descriptions in the JSON Schema. docs/configuration.md repeats most of them. A table `requires` one key
-//! of each inner list, see [`tables!`].
+//! The type of a key names the rule for reading its value, most of them in `values`; the parsed field has the type [`Field::Parsed`]. For
+//! example, `LogFormatWord` reads a `LogFormat`: the suffix `Word` (one of a fixed set) or `Text` distinguishes the rule from the value.
+//!
+//! The comments on keys become the descriptions in the JSON Schema. docs/configuration.md repeats most of them. `requires` lists groups of
+//! keys: `[&["name"], &["url", "url_file"]]` requires `name`, and one of `url` and `url_file`.
 
 use std::ops::Range;
 
@@ -10,7 +12,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::diagnostics::{Location, Problem, SourceText};
-use super::labels::LabelTable;
+use super::labels::LimitedLabels;
 use super::reader::{Field, Key, List, Map, Nested, Reader, Table, tables};
 use super::sinks::{EventName, HeaderNameText, HeaderText, SinkFormatWord, SinkName, SinkTimeout, SinkUrlText};
 use super::urls::{EndpointUrl, ExternalUrl};
@@ -173,7 +175,7 @@ tables! {
         /// The interval of this job. It overrides `interval` in `[poll]`. Not shorter than `min_interval`.
         interval: Interval,
         /// Your own labels, such as a project or team. At most 16. They appear in `refwatch_job_labels`, on the job's page and in the API.
-        labels: LabelTable,
+        labels: LimitedLabels,
     }
 
     StoreTable, "[[store]]" requires [&["reference_store_id", "sequence_store_id"]] {
@@ -194,7 +196,7 @@ tables! {
         /// The interval of the store's jobs. It overrides `interval` in `[poll]`. Not shorter than `min_interval`.
         interval: Interval,
         /// The labels of the store's jobs, as for `[[job]]`. A job with its own entry has the labels of that entry only.
-        labels: LabelTable,
+        labels: LimitedLabels,
     }
 
     NotifyTable, "[[notify]]" requires [&["name"], &["url", "url_file"]] {

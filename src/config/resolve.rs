@@ -106,10 +106,10 @@ fn set_poll(poll: &mut PollConfig, raw: PollTable, main: &mut ParsedFile) {
     set_if_present(&mut poll.use_list, raw.use_list);
 }
 
-/// Applies `[quota]` to the default target, or `[target.NAME.quota]` to a target that has inherited the quotas of `[quota]`. From highest
-/// to lowest: `[target.NAME.quota.OPERATION]`, `[target.NAME.quota]`, `[quota.OPERATION]`, `[quota]`. The second overrides the third,
-/// because the target may be another account.
+/// Applies `[quota]` to the default target, or `[target.NAME.quota]` to a target that has inherited the quotas of `[quota]`. The order of
+/// precedence is `[target.NAME.quota.OPERATION]`, `[target.NAME.quota]`, `[quota.OPERATION]`, `[quota]`.
 fn set_quotas(target: &mut TargetConfig, raw: QuotaTable) {
+    // Also replaces inherited quotas of operations, because the target may be another account.
     for quota in target.operation_quotas.values_mut().chain([&mut target.quota]) {
         set_if_present(&mut quota.requests_per_second, raw.requests_per_second.clone());
         set_if_present(&mut quota.share, raw.share.clone());

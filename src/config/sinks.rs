@@ -149,7 +149,10 @@ value_type!(HeaderNameText, String, pattern_schema("^[!#$%&'*+.^_`|~0-9A-Za-z-]{
     read_text(value, header_name, no_candidates)
 });
 regex!(HeaderText, Secret, Secret::new, "^[ -~]{1,1024}$", "must be 1 to 1024 printable ASCII characters");
-value_type!(EventName, EventType, words_schema(&words(&events())), |value| read_word(value, &words(&events())));
+value_type!(EventName, EventType, words_schema(&words(&event_types())), |value| read_word(
+    value,
+    &words(&event_types())
+));
 value_type!(SinkFormatWord, SinkFormat, words_schema(&FORMATS), |value| read_word(value, &FORMATS));
 duration!(SinkTimeout, Duration::from_secs(1), Duration::from_mins(1));
 
@@ -158,13 +161,13 @@ const URL_PATTERN: &str = "^([Hh][Tt][Tt][Pp][Ss]://[^/?#@ ]+|[Hh][Tt][Tt][Pp]:/
                            (:[0-9]+)?)([/?][^# ]*)?$";
 const FORMATS: [(&str, SinkFormat); 2] = [("cloudevents", SinkFormat::CloudEvents), ("slack", SinkFormat::Slack)];
 
-/// The types that a file may name.
-fn events() -> Vec<EventType> {
+/// The event types that `on` accepts.
+fn event_types() -> Vec<EventType> {
     EventType::documented().collect()
 }
 
-fn words(events: &[EventType]) -> Vec<(&str, EventType)> {
-    events.iter().map(|event| (event.as_str(), event.clone())).collect()
+fn words(event_types: &[EventType]) -> Vec<(&str, EventType)> {
+    event_types.iter().map(|event| (event.as_str(), event.clone())).collect()
 }
 
 fn header_name(text: &str) -> Result<String, String> {

@@ -47,7 +47,7 @@ impl Invalid {
 }
 
 /// Declares the marker type `$name` of a key: the Rust type of its value, its JSON Schema, and the conversion from TOML. The
-/// suffix `Text` or `Word` avoids the name of another type.
+/// suffix `Text` or `Word` distinguishes the marker from the type of the value.
 macro_rules! value_type {
     ($name:ident, $value:ty, $schema:expr, $convert:expr) => {
         pub(super) enum $name {}
@@ -194,7 +194,7 @@ const ROTATIONS: [(&str, LogRotation); 3] =
     [("hourly", LogRotation::Hourly), ("daily", LogRotation::Daily), ("never", LogRotation::Never)];
 
 /// Reads a string with `parse`. If it is invalid, the help is the first of `candidates` that is valid. A TOML number is
-/// always invalid, and is parsed only for its help: "write it in quotes" if `parse` accepts its digits.
+/// always invalid. If `parse` accepts its digits, the help is "write it in quotes". Otherwise the rule and the help are those of a string.
 pub(super) fn read_text<T>(
     value: &DeValue<'_>,
     parse: impl Fn(&str) -> Result<T, String>,

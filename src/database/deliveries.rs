@@ -33,7 +33,8 @@ pub const UNREADABLE_ROW_REASON: &str = "its row in the database was deleted or 
 
 // These queries read the base tables: SQLite would scan the view `events` for an id that comes from an outer query.
 
-/// The numbers of waiting and failed events of a sink, when the oldest waiting event was observed, and the first attempt after now.
+/// The numbers of waiting and failed events of a sink, when the oldest waiting event was observed, and the earliest `next_attempt_at` after
+/// `?2` (now).
 pub(super) const SELECT_COUNTS: &str = "SELECT waiting, failed,
         coalesce((SELECT observed_at FROM transitions WHERE id = oldest_id), (SELECT observed_at FROM details WHERE id = oldest_id)),
         next_due
@@ -62,8 +63,9 @@ pub struct DeliveryStep {
     pub in_flight: BTreeSet<i64>,
     /// How many more events the sink can send now.
     pub limit: usize,
-    /// Moves this many due events to the end of this step's list, cyclically. The caller raises the number after a request that found the
-    /// sink unavailable. Such a request has no outcome: its event stays due, and would otherwise be sent first again.
+    /// Moves this many due events that are not in flight to the end, cyclically, before `limit` is applied. The caller increases the number
+    /// after each request that found the sink unavailable. Such a request has no outcome: its event stays due, and would otherwise be sent
+    /// first again.
     pub rotation: usize,
 }
 
@@ -86,8 +88,9 @@ pub struct StepResult {
     pub due: Vec<DueEvent>,
     /// Due events that have failed in this step, because their rows were deleted or cannot be read.
     pub unreadable: usize,
-    /// When the sink must take its next step if no row is added and no outcome arrives: at the first attempt after now, or now if an
-    /// unreadable event has failed in this step, because the next event of its job may be due.
+    /// When the next step is needed, unless a commit, a replay or an outcome causes one before: at the earliest attempt after now. Now if
+    /// an unreadable event has failed in this step, because the next event of its job may be due. `None`: no later attempt is scheduled. A
+    /// pause of the sink is not considered.
     pub next_due: Option<Timestamp>,
     /// The events that wait for delivery, those in flight included.
     pub waiting: u32,
@@ -220,7 +223,7 @@ fn step_queue(transaction: &Transaction<'_>, step: &DeliveryStep) -> rusqlite::R
     let found = transaction.prepare_cached(sql)?.query_row([sink], |row| Ok(optional_time(row, 0)));
     let disabled_at = found.optional()?.flatten();
     let limit = if disabled_at.is_some() { 0 } else { *limit };
-    // Enough events that `limit` remain after those in flight are removed and `rotation` events are moved to the end.
+    // Enough events that, without those in flight, `limit` others come before the `rotation` events that are moved to the end.
     let mut candidates = due_events(transaction, sink, *now, limit + in_flight.len() + rotation)?;
     candidates.retain(|(event_id, _)| !in_flight.contains(event_id));
     let first = rotation.checked_rem(candidates.len()).unwrap_or_default();

@@ -14,7 +14,7 @@ use rustix::fs::{Access, access};
 
 /// Suffixes of the files in WAL mode: the database, its WAL and the index of the WAL. Quarantine moves them in this order, because it
 /// may be interrupted: the next start detects a WAL without its database, but a database without its WAL may look complete.
-pub(super) const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
+pub(super) const DATABASE_FILE_SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -135,9 +135,10 @@ impl FileError {
         }
     }
 
-    /// Maps an error of SQLite. Three codes mean damage: `SQLITE_NOTADB`, `SQLITE_CORRUPT`, and `SQLITE_ERROR` for a table, a column
-    /// or a format that refwatch did not write. rusqlite returns `SQLITE_ERROR` as `Unknown`, or as `SqlInputError` if SQLite knows the
-    /// offset in the SQL text. A failing disk can look like damage, so `Writer::open` reads all bytes before it moves the files.
+    /// Maps an error of SQLite. Three codes mean damage: `SQLITE_NOTADB`, `SQLITE_CORRUPT`, and `SQLITE_ERROR`: refwatch's SQL is valid, so
+    /// a table or column is missing, or the format is unknown. rusqlite returns `SQLITE_ERROR` as `Unknown`, or as `SqlInputError` if
+    /// SQLite knows the offset in the SQL text. A failing disk can look like damage, so `Writer::open` reads all bytes before it moves the
+    /// files.
     pub(super) fn of_sqlite(path: &Path, error: rusqlite::Error) -> Self {
         if let rusqlite::Error::SqlInputError { .. } = error {
             return Self::damaged(path, &error);
@@ -184,7 +185,7 @@ impl FileError {
 /// Whether this process lacks read or write permission for a file or the directory, or the file system is read-only. SQLite reports
 /// `SQLITE_CANTOPEN` for this, and also for a full or failing disk.
 fn is_denied(path: &Path) -> bool {
-    let files = SUFFIXES.map(|suffix| with_suffix(path, suffix));
+    let files = DATABASE_FILE_SUFFIXES.map(|suffix| with_suffix(path, suffix));
     let existing = files.iter().filter(|file| file.exists()).map(|file| &**file);
     existing.chain(path.parent()).any(|path| access(path, Access::READ_OK | Access::WRITE_OK).is_err())
 }

@@ -20,7 +20,7 @@ use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{NFS_SUPER_MAGIC, fstatfs};
 
-use super::errors::{FileError, SUFFIXES, with_suffix};
+use super::errors::{DATABASE_FILE_SUFFIXES, FileError, with_suffix};
 use super::{location, schema};
 use crate::core::time::Timestamp;
 
@@ -52,13 +52,13 @@ pub(super) struct DatabaseFile {
     pub(super) path: PathBuf,
     lock_file: File,
     /// The database, locked with `flock`, which is independent of SQLite's locks. `None` before the first `lock_database`, after a
-    /// quarantine, and after a deleted file was restored. It stays open while SQLite uses the file: closing any descriptor of a file drops
-    /// all of SQLite's locks on that file (POSIX).
+    /// quarantine, and after a deleted file was restored. It stays open while SQLite uses the file at the path: closing any descriptor of a
+    /// file drops all of SQLite's locks on that file (POSIX).
     locked_database: Option<File>,
     /// Whether the next [`Self::connect`] must run SQLite's check.
     needs_check: bool,
-    /// The identities of the files when SQLite opened them.
-    opened_identities: [Option<Identity>; SUFFIXES.len()],
+    /// The identities of the database, its WAL and the WAL's index when SQLite opened them.
+    opened_identities: [Option<Identity>; DATABASE_FILE_SUFFIXES.len()],
 }
 
 /// The device and inode of a file.
@@ -88,8 +88,13 @@ impl DatabaseFile {
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         let needs_check = read.map_or(true, |length| length > 0);
-        let mut file =
-            Self { path, lock_file, locked_database: None, needs_check, opened_identities: [None; SUFFIXES.len()] };
+        let mut file = Self {
+            path,
+            lock_file,
+            locked_database: None,
+            needs_check,
+            opened_identities: [None; DATABASE_FILE_SUFFIXES.len()],
+        };
         if file.path.exists() {
             file.lock_database()?;
         }
@@ -206,14 +211,17 @@ impl DatabaseFile {
     /// # Errors
     /// A file cannot be read.
     pub(super) fn read_all(&self) -> Result<(), FileError> {
-        for file in SUFFIXES.map(|suffix| with_suffix(&self.path, suffix)).iter().filter(|file| file.exists()) {
+        for file in
+            DATABASE_FILE_SUFFIXES.map(|suffix| with_suffix(&self.path, suffix)).iter().filter(|file| file.exists())
+        {
             let read = File::open(file).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
             read.map_err(FileError::of_system(file, "read the file"))?;
         }
         Ok(())
     }
 
-    /// Moves the files into a new directory next to them, and returns the directory. The next [`Self::connect`] creates a new database.
+    /// Moves the database, its WAL and the WAL's index into a new directory next to them, and returns the directory. The next
+    /// [`Self::connect`] creates a new database.
     ///
     /// # Errors
     /// A system call fails. Earlier files stay moved. If only the database was moved, the next start finds a non-empty WAL without it
@@ -222,7 +230,7 @@ impl DatabaseFile {
         let directory = with_suffix(&self.path, &format!(".damaged-{}", now.strftime("%Y%m%dT%H%M%S%.3fZ")));
         let failed = |error| FileError::of_system(&directory, "move the damaged database to this directory")(error);
         DirBuilder::new().mode(DIRECTORY_MODE).create(&directory).map_err(failed)?;
-        for file in SUFFIXES.map(|suffix| with_suffix(&self.path, suffix)) {
+        for file in DATABASE_FILE_SUFFIXES.map(|suffix| with_suffix(&self.path, suffix)) {
             if let Some(name) = file.file_name().filter(|_| file.exists()) {
                 fs::rename(&file, directory.join(name)).map_err(failed)?;
             }
@@ -253,8 +261,8 @@ impl DatabaseFile {
             return Err(FileError::of_system(&self.path, "move the write-ahead log into the database")(busy));
         }
         let at_path = identity_at(&self.path);
-        // `locked_database` is `None` if an earlier call has copied the database back, but could not sync the directory. Only the sync is
-        // then repeated.
+        // `locked_database` is `None` if an earlier call has copied the database back, but could not sync the directory. If the copy is
+        // still there, only the sync remains.
         if let Some(database) = &self.locked_database {
             let metadata = database.metadata().map_err(FileError::of_system(&self.path, "read the file"))?;
             if at_path == Some(identity(&metadata)) {
@@ -267,6 +275,7 @@ impl DatabaseFile {
         if at_path.is_none() {
             self.copy_to_path(connection)?;
         }
+        // Closes the deleted file. The caller also closes the connection, so SQLite's locks are not needed any more.
         self.locked_database = None;
         sync(self.directory())
     }
@@ -287,8 +296,8 @@ impl DatabaseFile {
         self.path.parent().unwrap_or(Path::new("/"))
     }
 
-    fn identities(&self) -> [Option<Identity>; SUFFIXES.len()] {
-        SUFFIXES.map(|suffix| identity_at(&with_suffix(&self.path, suffix)))
+    fn identities(&self) -> [Option<Identity>; DATABASE_FILE_SUFFIXES.len()] {
+        DATABASE_FILE_SUFFIXES.map(|suffix| identity_at(&with_suffix(&self.path, suffix)))
     }
 
     /// The sizes of the database and its WAL in bytes, 0 for a missing file.

@@ -71,8 +71,8 @@ impl DatabaseReader {
     /// Reads the rows that match, in the order written.
     ///
     /// # Errors
-    /// There is no database, its schema has another version, or it cannot be read; or `after` is higher than every id, so it is from a
-    /// replaced database ([`ReadError::UnknownRow`]).
+    /// There is no database, its schema has another version, or it cannot be read; or `after` is higher than every id: `after` is then from
+    /// a replaced database ([`ReadError::UnknownRow`]).
     pub fn rows<T: Stored>(&self, filter: &Filter) -> Result<Vec<Row<T>>, ReadError> {
         let Filter { after, since, until, statuses, kind, store_id, job_id, limit } = filter;
         let status_condition = status_condition();
@@ -253,14 +253,14 @@ fn apply_transition(transition: Transition, before: Option<JobState>) -> JobStat
 }
 
 /// Updates the state as `JobTracker` did. `other_change_count` counts item transitions, and these details: a new message, a
-/// changed creation time, a return.
+/// changed creation time, the return of a vanished job.
 /// `last_seen` is when the status was last observed.
 fn apply_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobState) {
     match kind {
         DetailKind::StatusMessage => state.status_message = value,
         // A time that cannot be parsed becomes `None`.
         DetailKind::CreationTimeChanged => state.created_at = value.and_then(|value| value.parse().ok()),
-        // The status was observed again, unchanged: updates only `last_seen`, below.
+        // Saved at a stop: when the status was last observed. Updates only `last_seen`, below.
         DetailKind::StillSeen => {}
         DetailKind::Vanished => state.vanished_at = Some(observed_at),
         DetailKind::Returned => state.vanished_at = None,
@@ -268,7 +268,8 @@ fn apply_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobStat
     if matches!(kind, DetailKind::StatusMessage | DetailKind::CreationTimeChanged | DetailKind::Returned) {
         state.other_change_count += 1;
     }
-    // A 404 shows no status. The first response after a 404 may show an ended job as live, and `JobTracker` does not trust such a status.
+    // `Vanished`, a 404, has no status. `Returned`, the first response after a 404, may show an ended job as live, so its status does not
+    // count as observed.
     if !matches!(kind, DetailKind::Vanished | DetailKind::Returned) {
         state.last_seen = observed_at;
     }

@@ -52,7 +52,8 @@ impl Stored for Transition {
         "from_status",
         "to_status",
         "observed_at",
-        // The transition was not before this time, when the old status was last observed. Equals `observed_at` if the clock was set back.
+        // When the old status was last observed, or `observed_at` if that is earlier (the clock was set back). NULL at the first
+        // observation.
         "not_before",
         "status_message",
         "created_at",

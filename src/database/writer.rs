@@ -187,13 +187,13 @@ impl Writer {
             // Closed after an error. The lock file is not emptied, so the next start checks the database.
             return;
         }
-        // An empty operation: `execute` restores a file that was deleted since the last request.
-        let restored = self.execute(|_| Ok(()));
-        self.publish_health(restored.as_ref().err());
+        // An empty operation: `execute` saves all commits if a file was deleted since the last request.
+        let saved = self.execute(|_| Ok(()));
+        self.publish_health(saved.as_ref().err());
         let close_error = match self.connection.take().map(Connection::close) {
             Some(Err((_, error))) => Some(error.to_string()),
-            // `publish_health` has logged why. The lock file is not emptied, so the next start checks the database.
-            Some(Ok(())) | None if restored.is_err() => None,
+            // `publish_health` has handled the error of `saved`. The lock file is not emptied, so the next start checks the database.
+            Some(Ok(())) | None if saved.is_err() => None,
             Some(Ok(())) | None => self.file.empty_lock_file().err().map(|error| error.to_string()),
         };
         if let Some(error) = close_error {

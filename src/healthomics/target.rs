@@ -110,9 +110,9 @@ impl Target {
         self.send(operation, store, permit, request).await
     }
 
-    /// Waits until the target's breaker, or the breaker of polls of `kind` in `store`, closes, so that the caller can end its backoff
-    /// early. `since` is when the caller's failed request was sent, or its failed series of pages began. Returns at once if one of the two
-    /// breakers has closed after that time. Cancel safe.
+    /// For a caller that backs off after a failed poll or a failed listing: waits until the target's breaker, or the breaker of polls of
+    /// `kind` in `store`, closes. Returns at once if one of the two has closed after `since`: when the poll was sent, or the first page was
+    /// requested. The store's breaker of listings does not count: only the caller's own listing can close it. Cancel safe.
     pub async fn wait_for_breaker_close(&self, kind: JobKind, store: &StoreId, since: Monotonic) {
         self.breakers.wait_for_breaker_close(kind, store, since).await;
     }

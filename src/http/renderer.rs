@@ -52,8 +52,8 @@ pub struct Renderer {
     large_permit: Arc<Semaphore>,
     /// The current rendering of each variant, as long as its thread runs.
     current: Arc<Mutex<BTreeMap<ScrapeVariant, Weak<watch::Sender<Outcome>>>>>,
-    /// Scrapes are rendered one at a time: to limit memory, because a rendering needs more than its result, and so that a rendering that
-    /// ends later has newer metrics, whatever its variant.
+    /// Scrapes are rendered one at a time: to limit memory, because a rendering needs more than its result, and because two renderings at
+    /// the same time could end in another order than they read the metrics. A later response would then have older values.
     scrape_lock: Arc<Mutex<()>>,
     unsent: UnsentCount,
 }
@@ -97,8 +97,8 @@ impl Renderer {
     ) -> watch::Receiver<Outcome> {
         let mut renderings = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let current = renderings.get(&variant).and_then(Weak::upgrade);
-        // A finished rendering, which stays in `current` for a moment, is not shared: another variant may have been rendered since, and a
-        // client of both would see metrics go back in time.
+        // A finished rendering is not shared. It stays in `current` until its thread drops the sender, after the lock. Another variant may
+        // have been rendered in between, and a client that requests both variants would get older metrics after newer ones.
         if let Some(current) = current.filter(|current| current.borrow().is_none()) {
             return current.subscribe();
         }
@@ -108,7 +108,7 @@ impl Renderer {
         let (lock, unsent) = (Arc::clone(&self.scrape_lock), self.unsent.clone());
         drop(spawn_blocking(move || {
             let _lock = lock.lock().unwrap_or_else(PoisonError::into_inner);
-            let rendered = if unsent.is_full() { Ok(Err(Busy)) } else { render().map(|bytes| Ok(unsent.add(bytes))) };
+            let rendered = if unsent.is_full() { Ok(Err(Busy)) } else { render().map(|bytes| Ok(unsent.track(bytes))) };
             match rendered {
                 Ok(rendered) => drop(sender.send_replace(Some(rendered))),
                 Err(error) => error!(event = "response_failed", %error, ?variant, "cannot render an HTTP response"),
@@ -151,7 +151,7 @@ impl Renderer {
             Err(_) => return busy("requests"),
         };
         match to_bytes(body, usize::MAX).await {
-            Ok(bytes) => Response::from_parts(head, Body::from(self.unsent.add(bytes))),
+            Ok(bytes) => Response::from_parts(head, Body::from(self.unsent.track(bytes))),
             Err(error) => internal_error(&error),
         }
     }
@@ -172,7 +172,8 @@ impl UnsentCount {
         self.0.load(Ordering::Relaxed) > UNSENT_BYTES_MAX
     }
 
-    fn add(&self, bytes: Bytes) -> Bytes {
+    /// Counts the bytes until the returned `Bytes` are dropped.
+    fn track(&self, bytes: Bytes) -> Bytes {
         self.0.fetch_add(bytes.len(), Ordering::Relaxed);
         Bytes::from_owner(CountedBytes { bytes, count: Arc::clone(&self.0) })
     }

@@ -1,4 +1,4 @@
-//! The resources that all tasks share, and the error of a task that ends the process.
+//! The resources that all tasks share, and the error that a task returns if the process must end.
 
 use crate::clock::Clock;
 use crate::database::Database;

@@ -47,9 +47,10 @@ pub(crate) fn plan(running: &RunningSet<'_>, wanted: &Config) -> Plan {
     let start_jobs = new.jobs.iter().filter(|(id, _)| !same_job(id));
     let start_jobs = start_jobs.map(|(id, entry)| (Arc::clone(id), entry.clone())).collect();
 
-    // A job that loses its own entry becomes a discovered job if its store has an entry. The restart of the store's lister starts the job's
-    // new task: `Supervisor::apply` first starts watchers for the retained jobs in the database, and the lister hands over jobs that only a
-    // listing shows. A stopped discovered job also matches, but then its store has changed, and the lister restarts anyway.
+    // A job that loses its own entry becomes a discovered job if its store has an entry. Only the start of a lister starts discovered jobs:
+    // `Supervisor::apply` first starts the retained jobs in the database, and the lister hands over jobs that only a listing shows. So the
+    // lister must restart. A discovered job that stops because its store's entry or its target has changed also matches, but its lister
+    // restarts anyway.
     let gains_discovered_job = |store: &TargetStore| {
         new.stores.contains_key(store)
             && stop_jobs.iter().any(|id| !new.jobs.contains_key(id) && id.target_store() == *store)

@@ -4,7 +4,7 @@ ALTER TABLE transitions ADD COLUMN watch TEXT;
 ALTER TABLE transitions ADD COLUMN labels TEXT;
 
 -- The rows up to the cursor were sent, or are in deliveries, or are not for this sink. disabled_at is when the receiver responded with 410.
--- config_hash is that of the sink's configuration: a change enables the sink again.
+-- config_hash is the hash of the sink's configuration: a changed hash enables the sink again.
 CREATE TABLE sinks (
     name TEXT PRIMARY KEY,
     cursor INTEGER NOT NULL,
@@ -14,7 +14,8 @@ CREATE TABLE sinks (
 ) STRICT;
 
 -- Events that wait for their delivery, and failed ones. transition_id is the id of a transition, or of the detail "vanished".
--- next_attempt_at is NULL once the delivery has failed. attempts counts the rejections by the receiver, at is when the last one was.
+-- next_attempt_at is NULL once the delivery has failed. attempts counts the rejections by the receiver; an
+-- unreadable row also counts as one. at is the time of the last rejection.
 CREATE TABLE deliveries (
     sink TEXT NOT NULL,
     transition_id INTEGER NOT NULL,

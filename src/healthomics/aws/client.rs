@@ -77,7 +77,8 @@ struct SdkClient {
 pub struct VerbatimEndpointAndSizeLimit;
 
 impl AwsFactory {
-    /// The time of `clock` is compared with dates in error responses (`Date` and `Retry-After`), and limits the fetches of credentials.
+    /// `clock` is compared with dates in error responses (`Date` and `Retry-After`). It also measures the deadline of a fetch of
+    /// credentials, and the age of a failed fetch.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self { clock }

@@ -44,7 +44,7 @@ const VARIABLES: [(&str, Check); 18] = [
 /// # Errors
 /// A variable violates its rule.
 pub(super) fn check_variables(target: &TargetConfig) -> Result<(), TargetError> {
-    // A simulated target sends its requests to refwatch's own simulator, with fixed keys.
+    // A simulated target uses none of these variables: it has fixed keys, and refwatch's own simulator as its endpoint.
     if target.simulated {
         return Ok(());
     }

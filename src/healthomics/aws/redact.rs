@@ -8,8 +8,8 @@ use regex_lite::{Captures, Regex};
 /// Matches the characters between a name and its value, also in JSON that is quoted in JSON.
 const SEPARATOR: &str = r#"["'\\ ]*[=:>][ =:>\\]*"#;
 
-/// The common end of [`CREDENTIAL`] and [`ASSIGNMENT`]: a value in `"` or `'` (without the closing mark), or an unquoted value. The
-/// patterns have one group before it, the name and the separator. Group 2 or 3 is the opening mark, `"` or `'`.
+/// The part of a pattern that matches a value: quoted (up to, but without, the closing mark) or unquoted. [`CREDENTIAL`] and [`ASSIGNMENT`]
+/// put one group before it: the name, the separator and, in `ASSIGNMENT`, a scheme. So the opening mark is group 2 (`"`) or 3 (`'`).
 const VALUE: &str = r#"(?:(")[^"]*|(')[^']*|[^\s&,;"'<]*)"#;
 
 /// Replaces a match of a pattern that ends with [`VALUE`]: keeps groups 1 to 3 and hides the value.
@@ -41,8 +41,8 @@ static ASSIGNMENT: LazyLock<Regex> = LazyLock::new(|| {
 /// Matches text that may be a key or a token.
 static TOKEN: LazyLock<Regex> = LazyLock::new(|| regex("[A-Za-z0-9+/_-]{32,}=*"));
 
-/// Redacts the output of a program, whose form is unknown. Harmless text may be redacted too. A path without capital
-/// letters is kept. But [`TOKEN`] does not match a dot, so 32 or more characters after a dot in a path are redacted.
+/// Redacts the output of a program, whose form is unknown. Harmless text may be redacted too. An absolute path without capital letters is
+/// kept. But 32 or more characters after a character that [`TOKEN`] does not match, such as a dot, are redacted.
 pub(super) fn redacted_output(text: &str) -> String {
     let text = redacted(text);
     let text = ASSIGNMENT.replace_all(&text, REPLACEMENT);

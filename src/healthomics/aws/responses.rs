@@ -53,7 +53,7 @@ pub(super) struct UncheckedJobDetail {
 
 /// An item of a response. Name and file identify it, except that several items may share both (see `ItemKey::nth`).
 struct UncheckedItem {
-    /// The name of a reference, `subject/sample`, or the id of a read set.
+    /// Reference import: the name of the reference. Read set import: `SUBJECT/SAMPLE`. Export and activation: the id of the read set.
     name: String,
     /// Empty for exports and activations.
     source_file: String,

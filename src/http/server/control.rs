@@ -32,7 +32,7 @@ pub const RELOAD_PATH: &str = "/-/reload";
 pub const TEST_PATH: &str = "/-/notify/test";
 pub const REPLAY_PATH: &str = "/-/notify/replay";
 
-/// The maximum of connections that wait to be accepted. CLI subcommands open far fewer at a time.
+/// The maximum number of connections that wait to be accepted. CLI subcommands open far fewer at a time.
 const BACKLOG_MAX: u32 = 128;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -127,7 +127,7 @@ async fn replay_events(State(sinks): State<SinkCommands>, Parameters(query): Par
     respond_to_command(queued.map(|count| format!("{sink}: {count} {} be sent again", events_will(count))))
 }
 
-/// Every error of a sink command has the status 500: the CLI subcommand prints the body, whatever the status is.
+/// Every error that `SinkCommands` returns has the status 500: the CLI subcommand prints the body, whatever the status is.
 fn respond_to_command(result: Result<String, String>) -> Response {
     match result {
         Ok(text) => respond(StatusCode::OK, &text),

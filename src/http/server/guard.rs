@@ -1,5 +1,5 @@
-//! Guards the shared routes: checks each request, allows only GET and HEAD, and adds security headers to the response. The POST endpoints
-//! of the control socket are outside the guard.
+//! Guards the routes that the listener and the control socket share: checks each request, allows only GET and HEAD, and adds security
+//! headers to the response. The POST endpoints of the control socket are outside the guard.
 //!
 //! The Host header is checked because of DNS rebinding. An attacker's host name can resolve to 127.0.0.1, so that the scripts
 //! of the attacker's page could read this server in a visitor's browser. Such a request has the attacker's name as Host. IP
@@ -58,7 +58,7 @@ async fn guard(State(host_names): State<Option<Arc<[String]>>>, request: Request
 fn rejection(request: &Request, host_names: Option<&[String]>) -> Option<Response> {
     let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     if is_chunked || !request.body().is_end_stream() {
-        // No body is allowed. A chunked body may be empty, so it is not called too large.
+        // No body is allowed. A chunked body may be empty, so its status is not 413.
         let status = if is_chunked { StatusCode::BAD_REQUEST } else { StatusCode::PAYLOAD_TOO_LARGE };
         // The unread body could be parsed as the next request, so the connection is closed.
         return Some((status, [(header::CONNECTION, "close")], "a request body is not allowed\n").into_response());

@@ -1,8 +1,8 @@
 //! The listener. It accepts connections, limits them and owns their tasks.
 //!
 //! - At [`Limits::connections`], new connections wait in the kernel's queue.
-//! - At [`Limits::connection_age`], or when the daemon stops, a connection accepts no new request. It is closed
-//!   [`Limits::last_request_time`] (age) or [`Limits::drain_time`] (stop) later at the latest, even if the client does not read.
+//! - After [`Limits::connection_age`], or when the daemon stops, a connection accepts no new request. It is closed within
+//!   [`Limits::last_request_grace`] (age) or [`Limits::stop_grace`] (stop), even if the client does not read.
 //! - When more than a quarter of the connections are in use, new connections get a shorter header timeout, so slow clients
 //!   do not delay scrapes for long.
 
@@ -64,15 +64,15 @@ pub struct Limits {
     pub connections: usize,
     /// Time for the TLS handshake. Also the time from the handshake or the previous response to the end of the next request's headers.
     pub header_read: Duration,
-    /// A client that stops reading holds a response in memory. The kernel closes its connection if, for this long, it acknowledges no sent
-    /// bytes or keeps its receive buffer full (`TCP_USER_TIMEOUT`).
+    /// A client that stops reading holds a response in memory. If the client acknowledges no sent bytes for this long, or keeps its receive
+    /// buffer full, the kernel closes the connection (`TCP_USER_TIMEOUT`).
     pub tcp_user_timeout: Duration,
     /// Age after which a connection accepts no new request.
     pub connection_age: Duration,
     /// Time to finish the current request after [`Self::connection_age`]. A rendering may take 8 s of it.
-    pub last_request_time: Duration,
+    pub last_request_grace: Duration,
     /// Time to finish the current request after a stop. A shutdown takes at most 5 s, this time included.
-    pub drain_time: Duration,
+    pub stop_grace: Duration,
 }
 
 impl Limits {
@@ -92,8 +92,8 @@ impl Default for Limits {
             header_read: Duration::from_secs(5),
             tcp_user_timeout: Duration::from_secs(5),
             connection_age: Duration::from_secs(20),
-            last_request_time: Duration::from_secs(12),
-            drain_time: Duration::from_secs(3),
+            last_request_grace: Duration::from_secs(12),
+            stop_grace: Duration::from_secs(3),
         }
     }
 }
@@ -205,10 +205,10 @@ impl ConnectionContext {
             ended = connection.as_mut() => Some(ended),
             _ = expired_or_stopped => {
                 connection.as_mut().graceful_shutdown();
-                // The time is `last_request_time` or, from the moment of a stop, `drain_time`.
+                // The time is `last_request_grace` or, from the moment of a stop, `stop_grace`.
                 let deadline = async {
-                    if self.stop.run_until_cancelled(self.clock.sleep(limits.last_request_time)).await.is_none() {
-                        self.clock.sleep(limits.drain_time).await;
+                    if self.stop.run_until_cancelled(self.clock.sleep(limits.last_request_grace)).await.is_none() {
+                        self.clock.sleep(limits.stop_grace).await;
                     }
                 };
                 tokio::select! {

@@ -112,7 +112,7 @@ impl TimeAxis {
 }
 
 /// The pattern of uncertain times in every timeline of the page. A page contains it once, because its id must be unique.
-pub(super) fn hatch_pattern() -> Markup {
+pub(super) fn uncertainty_pattern() -> Markup {
     html! {
         svg.hidden aria-hidden="true" width="0" height="0" {
             pattern id="hatch" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)" {

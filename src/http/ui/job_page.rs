@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 
-use super::axis::{Lifetime, hatch_pattern, legend};
+use super::axis::{Lifetime, legend, uncertainty_pattern};
 use super::html::{Page, absolute_time, copyable, item_badge, job_badge, page, relative_time, table};
 use super::not_found::not_found;
 use super::presentation::{self, ended_at, job_duration};
@@ -94,7 +94,7 @@ pub(in crate::http) async fn show(
                     h1 { (Sanitized(name)) }
                     (identity(&key, watches.first().map_or("", |watch| &watch.aws_region), !watches.is_empty()))
                     @if let Some(error) = &error { p.bad { (Sanitized(&error.to_string())) } }
-                    (hatch_pattern())
+                    (uncertainty_pattern())
                     @for watch in &watches { (target_section(&watch.id.target, Some(watch), &rows, now)) }
                     @if watches.is_empty() { @for target in targets { (target_section(target, None, &rows, now)) } }
                 }
@@ -214,7 +214,8 @@ fn items_table(kind: JobKind, job: &JobState, transitions: &[&ItemTransition], l
     };
     let rows = listed_items(items).map(|(key, item)| {
         let image = spans.get(key).zip(lifetime).map(|(spans, lifetime)| {
-            // The items of an ended job no longer change, so their last statuses are certain until its end: nothing is hatched.
+            // The items of an ended job no longer change, so their last statuses are certain until its end: nothing is hatched as
+            // uncertain.
             let last_seen = if job.status.is_terminal() { lifetime.end } else { job.last_seen };
             Timeline { name: &key.name, spans, lifetime, last_seen, axis: lifetime.axis() }.image()
         });
@@ -234,7 +235,7 @@ fn transitions_table(transitions: &[&Transition]) -> Markup {
             absolute_time(transition.observed_at),
             transition.from.as_ref().map_or(html! { span.muted { "first seen" } }, job_badge),
             job_badge(&transition.to),
-            html! { @if let Some(before) = transition.not_before { "after " (absolute_time(before)) } },
+            html! { @if let Some(previous_last_seen) = transition.not_before { "after " (absolute_time(previous_last_seen)) } },
             html! {
                 @if let Some(message) = &transition.status_message { (Sanitized(message)) }
                 @if let Some(anomaly) = transition.anomaly { small.bad { (presentation::anomaly_text(anomaly)) } }

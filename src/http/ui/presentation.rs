@@ -100,8 +100,8 @@ pub(super) fn item_tone(status: &ItemStatus) -> &'static str {
     }
 }
 
-/// Begins at the creation. If that is unknown, or later than the first observation of the current status (`since`), begins at `since`. Ends
-/// when the job ended or vanished, otherwise now.
+/// Begins at the creation, or at `since` if the creation is unknown or later. `since` is the first observation of the current status. Never
+/// begins after the end. Ends when the job ended or vanished, otherwise now.
 pub(super) fn job_duration(job: &JobState, now: Timestamp) -> SignedDuration {
     let end = ended_at(job).unwrap_or(now);
     // A job without a creation time may be first seen after its end. Its duration is then 0.

@@ -1,7 +1,7 @@
 //! The page `/runbook`: docs/runbook.md as HTML. The alerting rules link to its sections.
 //!
-//! A heading of plain words has the anchor that GitHub gives it. The daemon serves no other document, so a link to one becomes its text and
-//! path.
+//! A heading of plain words has the anchor that GitHub gives it. The daemon serves no other document, so a link to another
+//! document is shown as plain text: the text of the link, then the path.
 
 use axum::extract::State;
 use axum::response::Response;

@@ -31,13 +31,13 @@ pub(super) struct StatusSpan {
     since: Timestamp,
     /// When the previous status was last observed. The bar of that status is hatched from this time to `since`. `None` if unknown, as for
     /// items: that bar is then not hatched.
-    not_before: Option<Timestamp>,
+    previous_last_seen: Option<Timestamp>,
 }
 
 impl StatusSpan {
     pub(super) fn of_job(Transition { to, observed_at, not_before, .. }: &Transition) -> Self {
         let span = Self::new(job_tone(to), to.as_str(), to.is_terminal(), *observed_at);
-        Self { not_before: *not_before, ..span }
+        Self { previous_last_seen: *not_before, ..span }
     }
 
     pub(super) fn of_item(status: &ItemStatus, since: Timestamp) -> Self {
@@ -46,7 +46,7 @@ impl StatusSpan {
     }
 
     fn new(tone: &'static str, status: &str, is_terminal: bool, since: Timestamp) -> Self {
-        Self { tone, status: status_text(status), is_terminal, since, not_before: None }
+        Self { tone, status: status_text(status), is_terminal, since, previous_last_seen: None }
     }
 }
 
@@ -142,7 +142,7 @@ impl Timeline<'_> {
     /// A bar: solid until the last poll that observed the status, then hatched.
     fn bar(self, span: &StatusSpan, next: Option<&StatusSpan>) -> Markup {
         let (begin, end) = (self.begin(span), self.end_before(next));
-        let certain_until = next.map_or(self.last_seen, |next| next.not_before.unwrap_or(next.since));
+        let certain_until = next.map_or(self.last_seen, |next| next.previous_last_seen.unwrap_or(next.since));
         let (left, right) = (self.axis.position(begin), self.axis.position(end));
         let uncertain_from = self.axis.position(certain_until.max(begin));
         let height = if span.tone == WAITING { HEIGHT / 4 } else { HEIGHT * 5 / 8 };

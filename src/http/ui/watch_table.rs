@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use maud::{Markup, html};
 
-use super::axis::{Lifetime, TimeAxis, hatch_pattern, legend};
+use super::axis::{Lifetime, TimeAxis, legend, uncertainty_pattern};
 use super::filters::values_differ;
 use super::html::{badge, copyable_code, job_badge, progress, relative_time, shortened};
 use super::presentation::{WAITING, ended_at, job_duration};
@@ -46,8 +46,8 @@ pub(super) fn watch_table(
     let items_heading = JobKind::items_heading(shown.iter().map(|watch| watch.id.key.kind));
     let read = read_spans(state, shown);
     let none = BTreeMap::new();
-    let timelines = read.as_ref().unwrap_or(&none);
-    let spans_of = |watch: &WatchStatus| timelines.get(&watch.id).map_or(&[][..], Vec::as_slice);
+    let spans_by_watch = read.as_ref().unwrap_or(&none);
+    let spans_of = |watch: &WatchStatus| spans_by_watch.get(&watch.id).map_or(&[][..], Vec::as_slice);
     let lifetimes = shown.iter().filter_map(|watch| lifetime_of(watch.known.as_deref()?, spans_of(watch), now));
     let axis = TimeAxis::shared(lifetimes);
     let link_to = |number| selection.link_with(|changed| changed.page = number);
@@ -74,7 +74,7 @@ pub(super) fn watch_table(
                     @for watch in shown { (row(watch, spans_of(watch), options, axis, now)) }
                 }
             }
-            @if axis.is_some() { (hatch_pattern()) (legend()) }
+            @if axis.is_some() { (uncertainty_pattern()) (legend()) }
         }
         @if pages > 1 {
             nav.pages aria-label="Pages" {
@@ -89,11 +89,11 @@ pub(super) fn watch_table(
 /// The latest spans of each watch, the oldest first.
 fn read_spans(state: &AppState, shown: &[Arc<WatchStatus>]) -> Result<BTreeMap<TargetJob, Vec<StatusSpan>>, ReadError> {
     let ids: Vec<_> = shown.iter().map(|watch| watch.id.clone()).collect();
-    let mut timelines: BTreeMap<TargetJob, Vec<StatusSpan>> = BTreeMap::new();
+    let mut spans_by_watch: BTreeMap<TargetJob, Vec<StatusSpan>> = BTreeMap::new();
     for row in state.database.latest_transitions(&ids, TRANSITIONS_DRAWN_MAX)? {
-        timelines.entry(row.target_job).or_default().push(StatusSpan::of_job(&row.value));
+        spans_by_watch.entry(row.target_job).or_default().push(StatusSpan::of_job(&row.value));
     }
-    Ok(timelines)
+    Ok(spans_by_watch)
 }
 
 /// A column heading with a link that sorts by the column.

@@ -44,6 +44,7 @@ pub(crate) struct JobWatcher {
     /// `remove_after` of a discovered job. `None`: the job has its own entry.
     retention: Option<Duration>,
     failures: FailureLog,
+    /// The exceeded limits of responses that were logged.
     logged_limits: BTreeSet<Limit>,
 }
 
@@ -76,7 +77,7 @@ impl JobWatcher {
                 tokio::select! {
                     biased;
                     _ = &mut *stop => return self.save_last_seen().await,
-                    () = self.context.clock.sleep(self.max_idle_time()) => return self.save_last_seen().await,
+                    () = self.context.clock.sleep(self.time_until_exit()) => return self.save_last_seen().await,
                     () = self.poller.wait_for_hint_if_finished() => {}
                 }
             }
@@ -112,7 +113,7 @@ impl JobWatcher {
     /// How long the task of a finished or parked job waits. `stop` ends the wait, and so does a hint if the job is finished. A job with its
     /// own entry does not wait; its view stays published. A discovered job waits until its retention has passed. If a discovered job is
     /// parked, was seen, and has neither ended nor vanished, only `stop` ends the wait.
-    fn max_idle_time(&self) -> Duration {
+    fn time_until_exit(&self) -> Duration {
         if self.is_discovered() { self.remaining_retention().unwrap_or(Duration::MAX) } else { Duration::ZERO }
     }
 
@@ -244,7 +245,7 @@ impl JobWatcher {
             instruments.detection_delay.observe(delay.as_secs_f64());
         }
         // Both times are from AWS, so the duration is known even if the first observation shows the end. It is added only at the first end
-        // of a job: the database has `ended_once`, so neither a reopening nor a restart adds it again.
+        // of a job: the flag `ended_once` is saved, so neither a reopening nor a restart adds it again.
         let created_at = self.view.known.as_ref().and_then(|known| known.created_at);
         if !ended_before
             && let Some(created_at) = created_at

@@ -103,8 +103,8 @@ impl Poller {
     }
 
     /// Waits until the time `due`, then for a permit. Returns `None` if the routine interval may have changed before that time. A hint ends
-    /// the wait at once and gives the poll priority. After a failure, hints are ignored until a retry succeeds: the retry has
-    /// routine priority, and leaves the hint in the slot for one more poll.
+    /// the wait at once and gives the poll priority. After a failure, a hint waits in the slot until a retry succeeds.
+    /// Retries have routine priority. The hint then causes one more poll.
     async fn wait_for_permit(&self, due: Monotonic) -> Option<RequestPermit> {
         let (target, key) = (&self.target, &self.id.key);
         if let Some(LastFailure { request_sent, retry_on_recovery }) = self.last_failure {

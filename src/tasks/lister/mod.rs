@@ -65,7 +65,7 @@ pub(crate) struct DiscoveryPolicy {
 pub struct DiscoveredBatch {
     pub store: TargetStore,
     pub jobs: Vec<JobId>,
-    /// `Ok`: all jobs that have not expired are watched. `Err`: why none of them is watched. Closed if the lister was stopped.
+    /// `Ok`: all jobs that are not overdue are watched. `Err`: why none of them is watched. Closed if the lister was stopped.
     pub ack: oneshot::Sender<Result<(), String>>,
 }
 
@@ -79,7 +79,8 @@ pub(crate) struct Lister {
     policy: ListingPolicy,
     /// The differences between listed and known statuses that gave hints. A lasting difference does not give a hint at every listing.
     differences: StatusDifferences,
-    /// Decides which jobs are new, by their creation times and the earlier hand-overs. `None` without discovery.
+    /// Decides which jobs are new, by their creation times and the earlier hand-overs: an ended job is handed over once. `None` without
+    /// discovery.
     window: Option<DiscoveryWindow>,
     backoff: Backoff,
     jitter: fastrand::Rng,
@@ -267,7 +268,8 @@ impl Lister {
         if listing.next_token.is_some() && listing.pages < Limit::ListingPages.max() {
             self.to_continue = Some(listing);
         } else {
-            // The result of the last part holds for the whole listing: after a failed hand-over, the listing would have begun again.
+            // No earlier part had a failed hand-over: `list_if_needed` does not continue a listing after that. So the result of this part
+            // is that of the whole listing.
             self.on_listing_end(&listing, not_watched_because.is_none());
         }
         Ok(not_watched_because)
@@ -313,7 +315,7 @@ impl Lister {
 
     fn compare_listed(&mut self, listed: &ListedJob, known: Option<&JobState>) {
         // A new job has no known status until its first poll. Its status at the hand-over is used instead, so an unchanged status gives no
-        // hint. The hand-over has hinted the job already, except an ended job, which needs no priority.
+        // hint. None is needed: `hand_over` has hinted the jobs that had not ended, and the first poll of an ended job is not urgent.
         let at_hand_over = || self.window.as_ref()?.status_at_hand_over(&listed.job).cloned();
         let status = known.map(|known| known.status.clone()).or_else(at_hand_over);
         if self.differences.should_hint(&listed.job, status.as_ref(), Some(&listed.status)) {
@@ -353,8 +355,8 @@ impl Lister {
         Ok(())
     }
 
-    /// Ends a listing, at its last page or the limit of pages. If all new jobs are watched, the next listing may have a later
-    /// `created_after`. Jobs that a limit excluded may then never be discovered; the limit is logged.
+    /// Ends a listing, at its last page or the limit of pages. If no hand-over failed, the next listing may have a later
+    /// `created_after`. Jobs that a limit excluded may then never be discovered; each limit is logged once.
     fn on_listing_end(&mut self, listing: &Listing, all_watched: bool) {
         let now = self.context.clock.now().wall;
         if listing.next_token.is_some() {

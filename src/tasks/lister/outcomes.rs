@@ -41,8 +41,8 @@ impl Lister {
             self.fall_back_to_polls(failure);
         }
         let is_target_wide = info.scope == Scope::Target;
-        // A store has one breaker for polls and one for listings. Only a listing, and so only this task, closes the latter. A poll may
-        // close the target's breaker, so the pause may end early after a failure of the whole target.
+        // The pause may end early only if another task can cause the recovery. A poll can close the target's breaker. Only this task can
+        // close the breaker of listings of this kind in this store.
         self.retry_on_recovery = is_target_wide && retry_after.is_none();
         // Without listings no job is discovered, so a store with discovery is retried more often.
         let recheck_rarely = info.needs_operator && !is_target_wide && self.policy.discovery.is_none();
@@ -81,7 +81,7 @@ impl Lister {
         self.context.instruments.count_exceeded(limit);
         if self.logged_limits.insert(limit) {
             let TargetStore { target, kind, store } = &self.store;
-            // AWS never returns too many jobs on a page, or a listing without end. Another endpoint may.
+            // AWS never returns more jobs on a page than requested, and rarely 1,000 pages. Another endpoint may.
             let endpoint_advice = (limit != Limit::DiscoveredJobs).then_some("check `endpoint_url`");
             let has_window_advice = self.window.is_some() && limit != Limit::PageJobs;
             let window_advice = has_window_advice.then_some("set a shorter `created_within`");

@@ -57,7 +57,7 @@ pub struct Supervisor {
 
 type Targets = BTreeMap<Arc<str>, Arc<Target>>;
 
-/// The treatment of vanished jobs whose retention has passed, but which have not expired: no later poll has returned another 404.
+/// What to do with overdue jobs that vanished. The database does not show whether a second 404 followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OverdueVanishedJobs {
     /// For jobs in the database, before a lister starts: poll them again, because the 404 may have been wrong. They expire after a
@@ -228,8 +228,9 @@ impl Supervisor {
     /// Publishes the health of the targets that get requests: those of polled jobs and of stores with discovery. Targets without requests
     /// are left out: if one was down, no request could show its recovery, and the daemon would never be ready.
     ///
-    /// Only `apply` calls this: the published receivers ([`Target::subscribe_down_message`]) follow later changes by themselves. If the
-    /// last polled job of a target ends, the target stays published. It is up, because the poll that saw the end succeeded.
+    /// Only `apply` sets which targets are published. Their health stays current: each is published as a receiver
+    /// ([`Target::subscribe_down_message`]). If the last polled job of a target ends, the target stays published, which does no harm: it is
+    /// up, because the poll that saw the end succeeded.
     fn publish_target_health(&self) {
         let polled = self.registries.iter().filter(|(_, registry)| registry.has_jobs_to_poll()).map(|(store, _)| store);
         let used: BTreeSet<_> = polled.chain(self.config.watch_list.stores.keys()).map(|store| &store.target).collect();
@@ -334,7 +335,8 @@ impl Supervisor {
         self.context.database.load_states(jobs).await.map_err(SupervisorError::Fatal)
     }
 
-    /// Starts job watchers for discovered jobs of a store, except for jobs that are watched already or have expired.
+    /// Starts job watchers for discovered jobs of a store, except for watched and overdue jobs. With `PollAgain`, overdue vanished
+    /// jobs are started.
     fn start_discovered(
         &mut self,
         store: &TargetStore,
@@ -344,13 +346,12 @@ impl Supervisor {
         let Some(entry) = self.config.watch_list.stores.get(store).map(|it| it.job_settings.clone()) else { return };
         let now = self.context.clock.now().wall;
         for (id, restored) in jobs {
-            let retention_has_passed = |known: &JobState| {
+            let is_overdue = |known: &JobState| {
                 entry.remove_after.and_then(|retention| known.remaining_retention(retention, now))
                     == Some(Duration::ZERO)
             };
             let is_skipped = |known: &JobState| {
-                retention_has_passed(known)
-                    && (known.status.is_terminal() || overdue_vanished_jobs == OverdueVanishedJobs::Skip)
+                is_overdue(known) && (known.status.is_terminal() || overdue_vanished_jobs == OverdueVanishedJobs::Skip)
             };
             let watched = self.registries.get(store).is_some_and(|registry| registry.is_watched(&id.key.job));
             if !watched && !restored.as_ref().is_some_and(is_skipped) {

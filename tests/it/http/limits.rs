@@ -124,8 +124,8 @@ async fn fault_102_oversized_headers_are_rejected() {
 
 #[tokio::test]
 async fn fault_103_a_client_that_does_not_read_is_disconnected() {
-    let (connection_age, last_request_time) = (Duration::from_millis(100), Duration::from_millis(100));
-    expect_disconnection(Limits { connection_age, last_request_time, ..Limits::default() }).await;
+    let (connection_age, last_request_grace) = (Duration::from_millis(100), Duration::from_millis(100));
+    expect_disconnection(Limits { connection_age, last_request_grace, ..Limits::default() }).await;
 }
 
 #[tokio::test]
@@ -163,13 +163,13 @@ fn a_response_that_is_rendered_after_the_age_of_its_connection_reaches_the_clien
     // One blocking thread: rendering waits until the test frees it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
     runtime.block_on(async {
-        let (connection_age, drain_time) = (Duration::from_millis(200), Duration::from_millis(100));
-        let server = Server::with(Limits { connection_age, drain_time, ..Limits::default() }, []).await;
+        let (connection_age, stop_grace) = (Duration::from_millis(200), Duration::from_millis(100));
+        let server = Server::with(Limits { connection_age, stop_grace, ..Limits::default() }, []).await;
         let (free, is_freed) = std::sync::mpsc::channel();
         let busy = tokio::task::spawn_blocking(move || is_freed.recv());
         let mut stream = server.connect().await;
         stream.write_all(b"GET /config HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-        Clock::system().sleep((connection_age + drain_time) * 2).await;
+        Clock::system().sleep((connection_age + stop_grace) * 2).await;
         free.send(()).unwrap();
         busy.await.unwrap().unwrap();
         assert_eq!(Response::parse(&read_to_end(&mut stream).await).status, 200);

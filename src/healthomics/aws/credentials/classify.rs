@@ -27,17 +27,18 @@ pub(super) struct SourceInfo {
     pub(super) sso_profile: Option<String>,
 }
 
-/// A failed request of the SDK to an AWS service. It is recognized only if the SDK's error type is public.
+/// A failed request of the SDK, to an AWS service or to the credentials endpoint of a container. Found only if the type of the SDK's error
+/// is public.
 struct FailedCall {
     problem: CredentialProblem,
-    /// The action of AWS's API that failed.
+    /// The action of AWS's API that failed; `None` for the endpoint of a container.
     action: Option<&'static str>,
     /// The code and the message of AWS's response.
     response: Option<String>,
 }
 
 pub(super) fn classify(source: &SourceInfo, error: &CredentialsError) -> CredentialFailure {
-    // The error of a role may come from the source below it. The failure of that source is then reported.
+    // The error of a role may come from the source with which the role is assumed. The failure of that source is then reported.
     if let Some(failure) = causes(error).find_map(|error| error.downcast_ref::<CredentialFailure>()) {
         return failure.clone();
     }
@@ -57,7 +58,8 @@ pub(super) fn classify(source: &SourceInfo, error: &CredentialsError) -> Credent
     let detail = call.as_ref().and_then(|call| call.response.clone()).unwrap_or_else(|| chain_text(error));
     let name = match (call.as_ref().and_then(|call| call.action), &source.role_arn) {
         (None, _) => source.name.clone(),
-        // Only STS's actions concern the role. An action of SSO runs before the SDK assumes the role, so it is reported for the profile.
+        // A profile may have SSO settings and a `role_arn`: the SDK then calls `sso:GetRoleCredentials`, and assumes `role_arn` with the
+        // result. So only an action of STS is about `role_arn`.
         (Some(action), Some(role)) if action.starts_with("sts:") => format!("{action} on {role}"),
         (Some(action), _) => format!("{action} for {}", source.name),
     };

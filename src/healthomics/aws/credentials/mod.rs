@@ -1,6 +1,6 @@
-//! The credentials of a target: from the profile or role that the configuration names, or in the order of AWS's own chain. refwatch itself
-//! looks for keys in the environment and follows the profiles. The SDK's chain is used if both have none (web identity, container,
-//! instance).
+//! The credentials of a target: from the configured profile, or in the order of AWS's own chain. A configured role is then assumed with
+//! them. refwatch itself looks for keys in the environment, unless a profile is configured, and follows the profiles. If neither has
+//! credentials, and no profile is configured, the SDK's chain is used (web identity, container, instance).
 //!
 //! At most one fetch runs at a time for a target, also if its SDK client has been replaced. A fetch ends before the timeout of the request:
 //! the error of that timeout would not name the source that does not respond. The SDK caches the credentials; this module does not.
@@ -61,11 +61,13 @@ struct FetchingProvider {
     source: CredentialSource,
 }
 
-/// A place from which credentials come, such as STS, SSO, a metadata service, a credential process, a file or the environment. A role is a
-/// source that is built on another source. So a source implements `ProvideCredentials`: the SDK assumes a role with it. Its errors wrap a
-/// [`CredentialFailure`], which `classify` finds in the error of the role.
+/// A place from which credentials come, such as STS, SSO, a metadata service, a credential process, a file or the environment. An assumed
+/// role is a source that gets its credentials from a lower source. `AssumeRoleProvider` calls the lower source, so a source implements
+/// `ProvideCredentials`. If the lower source fails, the error of the role wraps its [`CredentialFailure`], which `classify` finds and
+/// reports.
 #[derive(Debug)]
 struct CredentialSource {
+    /// Only for error messages.
     info: SourceInfo,
     provider: SharedCredentialsProvider,
     /// The token file that the profile names, for `sdk_files::check`.

@@ -1,6 +1,7 @@
 //! Finds the source of a profile's credentials in the profiles of AWS's configuration files, followed along `source_profile`.
 //!
-//! refwatch runs credential processes itself (`process`), also below roles. To find them, it follows the profiles by the SDK's rules.
+//! refwatch runs credential processes itself (`process`), also as the source of a role. To find them, refwatch follows the profiles by the
+//! SDK's rules.
 
 use std::path::PathBuf;
 
@@ -74,8 +75,8 @@ fn follow(profiles: &ProfileSet) -> Result<Option<ProfileSource>, String> {
         // A profile may be its own `source_profile`: its other settings are then the source of the role.
         if source_profile == profile.name() {
             let base = own_source(profile);
-            // With `Base::Sdk`, the SDK gets the whole profile and assumes its role. With `Base::Process` it does not, so the role is
-            // added.
+            // With `Base::Sdk`, the SDK gets the profile and assumes its role. With `Base::Process`, refwatch runs the process, so refwatch
+            // must assume the role.
             if let Some(Base::Process(_)) = base {
                 roles.insert(0, role);
             }
@@ -88,8 +89,8 @@ fn follow(profiles: &ProfileSet) -> Result<Option<ProfileSource>, String> {
     }
 }
 
-/// The source in the profile itself; `None` if it contains no credentials. SSO and `SETTINGS_OVER_PROCESS` override `credential_process`,
-/// and a process overrides access keys.
+/// The source in the profile itself; `None` if the profile contains no credentials. SSO and `SETTINGS_OVER_PROCESS` override
+/// `credential_process`, and a process overrides access keys.
 fn own_source(profile: &Profile) -> Option<Base> {
     const SSO_SESSION: [&str; 2] = ["sso_session", "sso_start_url"];
     const SSO_ACCOUNT_OR_ROLE: [&str; 2] = ["sso_account_id", "sso_role_name"];
@@ -97,8 +98,8 @@ fn own_source(profile: &Profile) -> Option<Base> {
     const ACCESS_KEYS: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
     let has_any = |names: &[&str]| names.iter().any(|name| profile.get(name).is_some());
     let (is_sso, is_role) = (has_any(&SSO_SESSION) || has_any(&SSO_ACCOUNT_OR_ROLE), has_any(&["role_arn"]));
-    // An SSO session with neither `sso_account_id` nor `sso_role_name` gives no credentials, and makes the SDK ignore the profile's process
-    // and access keys. Only one of `SETTINGS_OVER_PROCESS` can then give credentials.
+    // An SSO session with neither `sso_account_id` nor `sso_role_name` gives no credentials, and the SDK ignores the profile's process and
+    // access keys. If one of `SETTINGS_OVER_PROCESS` is set, the SDK uses it or reports an error.
     if is_sso && !has_any(&SSO_ACCOUNT_OR_ROLE) && !has_any(&SETTINGS_OVER_PROCESS) {
         return None;
     }
@@ -111,7 +112,7 @@ fn own_source(profile: &Profile) -> Option<Base> {
     let info = SourceInfo {
         name: format!("profile \"{}\"", profile.name()),
         role_arn: profile.get("role_arn").map(str::to_owned),
-        sso_profile: is_sso.then(|| profile.name().to_owned()),
+        sso_profile: has_any(&SSO_ACCOUNT_OR_ROLE).then(|| profile.name().to_owned()),
     };
     let has_credentials = is_sso || is_role || has_any(&SETTINGS_OVER_PROCESS) || has_any(&ACCESS_KEYS);
     let token_file = profile.get("web_identity_token_file").map(PathBuf::from);
