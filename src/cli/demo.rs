@@ -38,7 +38,7 @@ pub struct Args {
     /// The number of jobs, the four kinds in turn; with 16 or more, jobs of each kind reach every terminal status
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]
     jobs: u32,
-    /// End after this many seconds, once all jobs have ended; 0 runs until Ctrl-C
+    /// Run for at least this many seconds, and until all jobs have ended; 0 runs until Ctrl-C
     #[arg(long, value_name = "S", default_value_t = 0)]
     seconds: u64,
     /// The address of the status page and the metrics
@@ -69,7 +69,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let page = daemon.address();
     let end = match args.seconds {
         0 => "Ctrl-C stops it.".to_owned(),
-        seconds => format!("It ends after {seconds} s, once all jobs have ended. Ctrl-C stops it earlier."),
+        seconds => format!("It ends when {seconds} s have passed and all jobs have ended. Ctrl-C stops it earlier."),
     };
     print(format_args!(
         "{jobs} on a simulated HealthOmics at http://{endpoint}\n\n  \

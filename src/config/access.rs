@@ -60,7 +60,8 @@ impl PasswordHash {
         let is_correct = bcrypt::verify(password, self.text.expose()).unwrap_or(false);
         if !is_correct {
             for cost in self.cost..cost_max {
-                // Only the time matters. Each hash doubles the total number of rounds, from 2^cost by `verify` to 2^cost_max.
+                // Only the time matters. `bcrypt::verify` took 2^cost rounds. These take 2^cost + 2^(cost+1) + … + 2^(cost_max-1) more. The
+                // sum is 2^cost_max.
                 drop(bcrypt::hash_with_salt(password, cost, [0; 16]));
             }
         }

@@ -194,7 +194,8 @@ impl Checker<'_> {
         let defines_it = |file: &&ParsedFile| file.root.target.iter().any(|(name, _)| name.get_ref() == target);
         // If a file defines the target although `targets` lacks it, an earlier round has removed that file.
         let defining_file = self.files.iter().find(defines_it);
-        // The target `default` exists even if no file defines it. It must not replace the definition in a file that was left out.
+        // Without a definition, entries use the built-in target `default`. If a file that was left out defines `default`, entries of other
+        // files must not use the built-in target instead.
         if target == TargetConfig::DEFAULT && defining_file.is_none() {
             return;
         }
@@ -284,15 +285,15 @@ impl Checker<'_> {
     fn check_kind(&mut self, file: usize, kind: Option<&Spanned<JobKind>>, store: StoreType) {
         if let Some(kind) = kind.filter(|kind| kind.get_ref().info().store != store) {
             let message = format!("a {} has no jobs of the kind {}", store.noun(), kind.get_ref());
-            let key_of_kind = kind.get_ref().info().store.id_key();
-            let help = format!("write `{key_of_kind}`, or one of {}", kind_names(store));
+            let store_key_for_kind = kind.get_ref().info().store.id_key();
+            let help = format!("write `{store_key_for_kind}`, or one of {}", kind_names(store));
             self.report((file, kind.span()), &message, Some(&help));
         }
     }
 
     /// Reports durations of stores that are longer than `retention`, after which the rows of an ended job are deleted. With a longer
-    /// `created_within`, refwatch could discover such a job again when the store's lister next starts. With a longer `remove_after`, the
-    /// rows of a job that is still shown would outlive `retention`.
+    /// `created_within`, refwatch could discover such a job again when the store's lister next starts. The rows of a job that is still
+    /// shown are not deleted, so a longer `remove_after` would keep them beyond `retention`.
     fn check_against_retention(&mut self, file: usize, retention: Duration) {
         for store in self.files[file].root.store.iter().flatten() {
             let Some((id, _)) = store.store_id_and_type() else { continue };
@@ -311,12 +312,13 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports an entry (store S, job J) if an entry uses J as a store. An id has at least 10 digits, so a job and a store do not
-    /// share one by chance: one of the entries has its ids swapped. It is not this entry, and nothing is reported here, if S has better
-    /// evidence of being a store than J. Let first(X) be the first entry with X as its store. S has better evidence in these cases:
+    /// An id that is a store in one entry and a job in another does not occur by chance: it has at least 10 digits. One of the two entries
+    /// has its ids swapped. This reports an entry (store S, job J), where J is a store elsewhere, unless S is more likely to be a store
+    /// than J. Let first(X) be the first entry with X as its store. The entry is not reported in these cases:
     /// 1. first(S) and first(J) are in different files, and first(S) comes first.
     /// 2. first(S) and first(J) are in one file, and more entries of that file use S than J as their store.
-    /// 3. As 2, but with equal numbers: first(S) comes first, and an entry (store J, job S) exists. That entry is then reported.
+    /// 3. As 2, but with equal numbers: first(S) comes first, and the mirrored entry (store J, job S) exists. That entry is reported
+    ///    instead.
     fn check_swapped_ids(&mut self, entries: &[Watch<'_>]) {
         // For each store, the index of its first entry, and the number of its entries in that entry's file.
         let mut stores: BTreeMap<&str, (usize, usize)> = BTreeMap::new();

@@ -179,7 +179,7 @@ impl Location {
         let start = text.floor_char_boundary(span.start.min(text.len()));
         let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
         let line_text = text[line_start..].lines().next().unwrap_or_default();
-        // An error at the end of a line may point past it.
+        // `lines` removes `\r\n`, so an error at the end of a line may be past its text.
         let chars_before = line_text.get(..start - line_start).unwrap_or(line_text).chars().count();
         let end = text.floor_char_boundary(span.end.clamp(start, text.len()));
         let length = text[start..end].lines().next().unwrap_or_default().chars().count();

@@ -56,7 +56,8 @@ pub fn load_with(path: &Path, extra: &Path, text: &str) -> Result<Loaded, Proble
     load_files(path, Some(SourceText { path: extra.into(), text: text.to_owned() }))
 }
 
-/// Returns the settings of the main file, even if it has errors. An invalid or missing setting has its default.
+/// Returns the settings of the main file, even after a syntax error: `parse_file` then reads no values. An invalid or missing setting has
+/// its default.
 #[must_use]
 pub fn main_settings(path: &Path) -> Config {
     let (source, _) = SourceText::read(path, None);
@@ -66,7 +67,7 @@ pub fn main_settings(path: &Path) -> Config {
     resolve::take_settings(&mut main, &directory_of(path))
 }
 
-/// The main file and the included files, each parsed by itself.
+/// The main file and the included files, without cross-checks.
 pub(super) fn parse_files(path: &Path) -> Vec<ParsedFile> {
     let mut main = parse_file(SourceText::read(path, None), FileRole::Main);
     let included = take_includes(&mut main).files;
@@ -89,7 +90,7 @@ fn load_files(path: &Path, extra: Option<SourceText>) -> Result<Loaded, Problems
     let is_blank = lines.all(|line| line.is_empty() || line.starts_with('#'));
     let Included { patterns, files: included, mut stamps, problems: directory_problems } = take_includes(&mut main);
     let patterns = [path.to_owned()].into_iter().chain(patterns).collect();
-    // If a pattern matches the main file, `take_includes` has also stamped it, but after the read. This is the stamp from before the read.
+    // If a pattern matches the main file, `take_includes` has stamped the main file after the read. `main_stamp` is from before the read.
     stamps.insert(path.to_owned(), main_stamp);
     let mut files = vec![main];
     files.extend(included.iter().map(|path| parse_file(SourceText::read(path, None), FileRole::Included)));

@@ -4,8 +4,8 @@
 //! `labels`, `sinks` and `access`. `suggest` finds similar words, `syntax` converts errors of the TOML parser. `resolve` applies the main
 //! settings. `cross_check` checks the entries. `resolve` then adds them. `diagnostics` shows problems. `reload` compares configurations.
 //!
-//! A watch is a `[[job]]`, or a `[[store]]`, which watches a store's recent jobs. Watches and `[target.NAME]` are entries, in any file.
-//! All else is a main setting, in the main file.
+//! A job of AWS HealthOmics belongs to a reference or sequence store. A watch is one job (`[[job]]`), or all recent jobs of a store
+//! (`[[store]]`). Watches and `[target.NAME]` are entries, in any file. All else is a main setting, in the main file.
 
 mod access;
 mod cross_check;
@@ -199,7 +199,7 @@ impl DatabaseConfig {
         Self::default_path_with(|name| std::env::var_os(name), config_directory, may_exist)
     }
 
-    /// Whether the database is in the user's default directory. The daemon creates no other directory for a database.
+    /// Whether the database is in the user's default directory. The daemon creates only this directory if it is missing.
     #[must_use]
     pub fn is_in_user_directory(&self) -> bool {
         self.path
@@ -329,7 +329,7 @@ pub enum LogRotation {
 pub struct PollConfig {
     /// The interval between two polls of one job. `None` ("auto" in the file): `min_interval`. A small quota lengthens the actual interval.
     pub interval: Option<Duration>,
-    /// The minimum of every interval. Retries, and polls that a listing prompts, may come sooner.
+    /// The minimum of every interval. Retries, and polls after a `List` request showed a change, may come sooner.
     pub min_interval: Duration,
     /// The delay after failed polls of one job. Targets use the same delays while all of their requests fail.
     pub backoff: BackoffPolicy,

@@ -1,7 +1,8 @@
 //! The tables and keys of the configuration files, before defaults are applied.
 //!
-//! The type of a key names the rule for reading its value, most of them in `values`; the parsed field has the type [`Field::Parsed`]. For
-//! example, `LogFormatWord` reads a `LogFormat`: the suffix `Word` (one of a fixed set) or `Text` distinguishes the rule from the value.
+//! The type of a key is a marker: it names the rule for reading the value. Most markers are in `values`. The parsed field has the type
+//! [`Field::Parsed`]. For example, the marker `LogFormatWord` reads a `LogFormat`. The suffix `Word` (one of a fixed set) or `Text`
+//! distinguishes the marker from the type of the value.
 //!
 //! The comments on keys become the descriptions in the JSON Schema. docs/configuration.md repeats most of them. `requires` lists groups of
 //! keys: `[&["name"], &["url", "url_file"]]` requires `name`, and one of `url` and `url_file`.
@@ -114,7 +115,7 @@ tables! {
         listen: Listen,
         /// The URL at which people open the status page, if it is behind a reverse proxy. Its host is accepted, and its path is removed from requests.
         external_url: ExternalUrl,
-        /// Host names that requests may use, in addition to IP addresses, `localhost`, this machine's name unless `listen` is on loopback, and the host of `external_url`.
+        /// Host names that requests may use. IP addresses, `localhost` and the host of `external_url` are always accepted, and this machine's name if `listen` is not on loopback.
         allowed_hosts: List<HostName>,
         /// TLS on the listener. The files are reloaded when they change.
         tls: Nested<TlsTable>,

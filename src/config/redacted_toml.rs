@@ -24,8 +24,8 @@ impl Config {
         let timeout = targets.get(TargetConfig::DEFAULT).map(|target| duration(target.timeout));
         let targets = targets.iter().map(|(name, target)| (name.to_string(), target_table(target)));
         let jobs = jobs.iter().map(|(id, entry)| job_table(id, entry, poll));
-        // `stores` has an element for each kind of a [[store]]. A store may have several [[store]] tables with different kinds, but not
-        // with one name. So the sort by name makes the kinds of one table consecutive.
+        // `stores` has an element for each kind of a [[store]]. A store may have several [[store]] tables with different kinds.
+        // Their names differ, so the sort by name makes the kinds of one table consecutive.
         let mut stores: Vec<_> = stores.iter().collect();
         stores.sort_by_key(|(id, entry)| (&id.target, &id.store, &entry.job_settings.name));
         let is_same = |(id, entry): &(&TargetStore, _), (other, other_entry): &(&TargetStore, _)| {

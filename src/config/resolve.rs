@@ -107,7 +107,7 @@ fn set_poll(poll: &mut PollConfig, raw: PollTable, main: &mut ParsedFile) {
 }
 
 /// Applies `[quota]` to the default target, or `[target.NAME.quota]` to a target that has inherited the quotas of `[quota]`. The order of
-/// precedence is `[target.NAME.quota.OPERATION]`, `[target.NAME.quota]`, `[quota.OPERATION]`, `[quota]`.
+/// precedence, highest first: `[target.NAME.quota.OPERATION]`, `[target.NAME.quota]`, `[quota.OPERATION]`, `[quota]`.
 fn set_quotas(target: &mut TargetConfig, raw: QuotaTable) {
     // Also replaces inherited quotas of operations, because the target may be another account.
     for quota in target.operation_quotas.values_mut().chain([&mut target.quota]) {

@@ -115,11 +115,10 @@ pub fn parse_sink_url(text: &str) -> Result<Uri, String> {
     let host = url.host().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']');
     require(ServerName::try_from(address).is_ok() && has_valid_port(&url), rule)?;
-    let is_loopback =
-        || address.parse::<IpAddr>().map_or(host.eq_ignore_ascii_case("localhost"), |ip| ip.is_loopback());
+    let is_loopback = address.parse::<IpAddr>().map_or(host.eq_ignore_ascii_case("localhost"), |ip| ip.is_loopback());
     match url.scheme_str() {
         Some("https") => Ok(url),
-        Some("http") if is_loopback() => Ok(url),
+        Some("http") if is_loopback => Ok(url),
         Some("http") => {
             Err("must begin with https://. Plain http is allowed only to localhost, 127.0.0.1 and [::1]".to_owned())
         }

@@ -15,11 +15,11 @@ pub(super) fn problems(source: &SourceText, errors: &[Error]) -> Vec<Problem> {
     places.dedup_by_key(|(start, _)| line_start(*start));
     let mut problems = Vec::new();
     for (start, error) in places {
-        let line_before = &text[line_start(start)..start];
+        let before_in_line = &text[line_start(start)..start];
         let help = if Some(start) == unclosed_string_start(text) {
             Some("end the string with three quotes")
         } else {
-            help_for(line_before, &text[start..])
+            help_for(before_in_line, &text[start..])
         };
         let end = error.span().map_or(start, |span| span.end.max(start));
         problems.push(Problem::new(Location::new(source, start..end), error.message(), help.map(str::to_owned)));
@@ -42,12 +42,12 @@ fn unclosed_string_start(text: &str) -> Option<usize> {
     ["\"\"\"", "'''"].into_iter().filter(has_odd_number).filter_map(|quotes| text.rfind(quotes)).max()
 }
 
-fn help_for(line_before: &str, rest: &str) -> Option<&'static str> {
-    if line_before.trim_start().starts_with("//") || rest.starts_with("//") {
+fn help_for(before_in_line: &str, from_error: &str) -> Option<&'static str> {
+    if before_in_line.trim_start().starts_with("//") || from_error.starts_with("//") {
         Some("a comment begins with `#`")
-    } else if rest.starts_with([':', '{']) {
+    } else if from_error.starts_with([':', '{']) {
         Some(OTHER_LANGUAGE)
-    } else if line_before.trim_end().ends_with('=') {
+    } else if before_in_line.trim_end().ends_with('=') {
         Some("write the value in quotes, unless it is a number, `true` or `false`")
     } else {
         None

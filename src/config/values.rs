@@ -193,8 +193,9 @@ const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", Log
 const ROTATIONS: [(&str, LogRotation); 3] =
     [("hourly", LogRotation::Hourly), ("daily", LogRotation::Daily), ("never", LogRotation::Never)];
 
-/// Reads a string with `parse`. If it is invalid, the help is the first of `candidates` that is valid. A TOML number is
-/// always invalid. If `parse` accepts its digits, the help is "write it in quotes". Otherwise the rule and the help are those of a string.
+/// Reads a string with `parse`. If it is invalid, the help is the first of `candidates` that is valid. A TOML number is not accepted, but
+/// is parsed like a string with the same characters. If the string is valid, the help is "write it in quotes". Otherwise the rule and the
+/// help are those of the string.
 pub(super) fn read_text<T>(
     value: &DeValue<'_>,
     parse: impl Fn(&str) -> Result<T, String>,

@@ -317,7 +317,7 @@ mod tests {
             completed_at: None,
             items: BTreeMap::new(),
             transition_count: 1,
-            other_change_count: 0,
+            changes_towards_limit: 0,
             since: at(0),
             last_seen: at(0),
             vanished_at,

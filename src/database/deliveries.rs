@@ -31,7 +31,8 @@ const CLOCK_STEP_MIN: Duration = Duration::from_mins(1);
 /// Why an event of [`StepResult::unreadable`] has failed.
 pub const UNREADABLE_ROW_REASON: &str = "its row in the database was deleted or cannot be read";
 
-// These queries read the base tables: SQLite would scan the view `events` for an id that comes from an outer query.
+// The view `events` (`migrations/6.sql`) has all transitions, and the details `vanished`. The next two queries read the two tables instead:
+// SQLite would scan the view for an id that comes from an outer query.
 
 /// The numbers of waiting and failed events of a sink, when the oldest waiting event was observed, and the earliest `next_attempt_at` after
 /// `?2` (now).
@@ -63,9 +64,9 @@ pub struct DeliveryStep {
     pub in_flight: BTreeSet<i64>,
     /// How many more events the sink can send now.
     pub limit: usize,
-    /// Moves this many due events that are not in flight to the end, cyclically, before `limit` is applied. The caller increases the number
-    /// after each request that found the sink unavailable. Such a request has no outcome: its event stays due, and would otherwise be sent
-    /// first again.
+    /// Moves this many due events that are not in flight to the end, cyclically, before `limit` is applied. The caller passes how many
+    /// times in a row the sink was unavailable, so that each attempt begins with another event. A request to an unavailable sink has no
+    /// outcome: its event stays due, and would otherwise always be sent first.
     pub rotation: usize,
 }
 
@@ -88,9 +89,9 @@ pub struct StepResult {
     pub due: Vec<DueEvent>,
     /// Due events that have failed in this step, because their rows were deleted or cannot be read.
     pub unreadable: usize,
-    /// When the next step is needed, unless a commit, a replay or an outcome causes one before: at the earliest attempt after now. Now if
-    /// an unreadable event has failed in this step, because the next event of its job may be due. `None`: no later attempt is scheduled. A
-    /// pause of the sink is not considered.
+    /// The earliest `next_attempt_at` after now: the caller must take a step then. It is [`DeliveryStep::now`] if an unreadable event has
+    /// failed in this step, because the next event of its job may be due. Commits, replays and outcomes cause steps of their own. The
+    /// caller may pause an unavailable sink for longer; this pause is not stored.
     pub next_due: Option<Timestamp>,
     /// The events that wait for delivery, those in flight included.
     pub waiting: u32,
@@ -223,7 +224,7 @@ fn step_queue(transaction: &Transaction<'_>, step: &DeliveryStep) -> rusqlite::R
     let found = transaction.prepare_cached(sql)?.query_row([sink], |row| Ok(optional_time(row, 0)));
     let disabled_at = found.optional()?.flatten();
     let limit = if disabled_at.is_some() { 0 } else { *limit };
-    // Enough events that, without those in flight, `limit` others come before the `rotation` events that are moved to the end.
+    // More than `limit` events: those in flight are removed below, and `rotation` of them move to the end.
     let mut candidates = due_events(transaction, sink, *now, limit + in_flight.len() + rotation)?;
     candidates.retain(|(event_id, _)| !in_flight.contains(event_id));
     let first = rotation.checked_rem(candidates.len()).unwrap_or_default();
@@ -280,9 +281,9 @@ fn queue_new_events(transaction: &Transaction<'_>, sink: &str, filter: &EventFil
     let last_row = last_row_id(transaction)?;
     // A reload has removed the sink, or there are no new rows.
     let Some(cursor) = cursor.filter(|cursor| *cursor < last_row) else { return Ok(()) };
-    // Omits the first event of a job that had ended before the sink was created: the job was only discovered afterwards. The texts of the
-    // times differ in their number of digits, so they are compared as numbers (`julianday`). An event without a readable completion time is
-    // queued.
+    // If refwatch first sees a job after its end, and the end was before the sink was created, this first event is not queued. The texts of
+    // the times differ in their number of digits, so they are compared as numbers (`julianday`). An event without a readable completion
+    // time is queued.
     let condition = format!(
         "id > :cursor AND (is_first AND type IN ({}) AND julianday(completed_at)
             < (SELECT julianday(created_at) FROM sinks WHERE name = :sink)) IS NOT TRUE",

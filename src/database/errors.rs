@@ -172,7 +172,7 @@ impl FileError {
     }
 
     /// Returns the function that maps an error of a system call on `path`. `operation` completes "cannot".
-    pub(super) fn of_system(path: &Path, operation: &'static str) -> impl Fn(io::Error) -> Self {
+    pub(super) fn system_mapper(path: &Path, operation: &'static str) -> impl Fn(io::Error) -> Self {
         move |error| match error.kind() {
             io::ErrorKind::PermissionDenied => {
                 Self::SystemDenied { path: path.into(), operation, reason: describe_users(path) }

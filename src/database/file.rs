@@ -52,8 +52,8 @@ pub(super) struct DatabaseFile {
     pub(super) path: PathBuf,
     lock_file: File,
     /// The database, locked with `flock`, which is independent of SQLite's locks. `None` before the first `lock_database`, after a
-    /// quarantine, and after a deleted file was restored. It stays open while SQLite uses the file at the path: closing any descriptor of a
-    /// file drops all of SQLite's locks on that file (POSIX).
+    /// quarantine, and after a deleted file was restored. The descriptor stays open while SQLite uses the file at the path: closing any
+    /// descriptor of a file drops all of SQLite's locks on that file (POSIX).
     locked_database: Option<File>,
     /// Whether the next [`Self::connect`] must run SQLite's check.
     needs_check: bool,
@@ -73,9 +73,9 @@ impl DatabaseFile {
         let path = location::resolve(path)?;
         location::inspect_files(&path)?;
         let lock_path = with_suffix(&path, ".lock");
-        let failed = FileError::of_system(&lock_path, "write the lock file");
+        let to_error = FileError::system_mapper(&lock_path, "write the lock file");
         // The lock file is never deleted: otherwise two processes could lock two files of the same name.
-        let mut lock_file = open_or_create(&lock_path).map_err(&failed)?;
+        let mut lock_file = open_or_create(&lock_path).map_err(&to_error)?;
         let locked = lock_file.try_lock();
         // The id of the process that holds the lock, or of the last writer after an unclean stop. Empty after a clean stop.
         let mut pid = String::new();
@@ -85,7 +85,7 @@ impl DatabaseFile {
             Err(TryLockError::WouldBlock) => {
                 return Err(FileError::InUse { path, pid: pid.trim_end().parse().ok() });
             }
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
+            Err(TryLockError::Error(error)) => return Err(to_error(error)),
         }
         let needs_check = read.map_or(true, |length| length > 0);
         let mut file = Self {
@@ -99,7 +99,7 @@ impl DatabaseFile {
             file.lock_database()?;
         }
         let pid = format!("{:<width$}\n", std::process::id(), width = PID_WIDTH);
-        file.lock_file.write_all_at(pid.as_bytes(), 0).map_err(failed)?;
+        file.lock_file.write_all_at(pid.as_bytes(), 0).map_err(to_error)?;
         Ok(file)
     }
 
@@ -114,8 +114,8 @@ impl DatabaseFile {
             }
             None => {
                 location::inspect_files(&self.path)?;
-                let failed = FileError::of_system(&self.path, "read and write the file");
-                let file = open_or_create(&self.path).map_err(&failed)?;
+                let to_error = FileError::system_mapper(&self.path, "read and write the file");
+                let file = open_or_create(&self.path).map_err(&to_error)?;
                 // On NFS, flock is a lock of the same kind as SQLite's, and would keep SQLite out.
                 let is_nfs = fstatfs(&file).is_ok_and(|found| found.f_type == NFS_SUPER_MAGIC);
                 match if is_nfs { Ok(()) } else { file.try_lock() } {
@@ -123,7 +123,7 @@ impl DatabaseFile {
                     Err(TryLockError::WouldBlock) => {
                         return Err(FileError::InUse { path: self.path.clone(), pid: None });
                     }
-                    Err(TryLockError::Error(error)) => return Err(failed(error)),
+                    Err(TryLockError::Error(error)) => return Err(to_error(error)),
                 }
             }
         };
@@ -137,19 +137,19 @@ impl DatabaseFile {
     pub(super) fn connect(&mut self) -> Result<Connection, FileError> {
         self.lock_and_check_format()?;
         let path = &*self.path;
-        let failed = |error| FileError::of_sqlite(path, error);
+        let to_error = |error| FileError::of_sqlite(path, error);
         let wal = with_suffix(path, "-wal");
         let has_wal = wal.exists();
         // A crash before WAL mode was set leaves a hot journal, which only a writable connection can roll back. Any read
         // through that connection starts the rollback.
         if with_suffix(path, "-journal").exists() {
-            let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
-            connection.query_one("PRAGMA schema_version", [], |row| row.get::<_, i64>(0)).map_err(failed)?;
+            let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(to_error)?;
+            connection.query_one("PRAGMA schema_version", [], |row| row.get::<_, i64>(0)).map_err(to_error)?;
         }
         // The check opens the file read-only. A writable connection would write the WAL into the database when it closes, even if the check
         // has found damage.
         read_only(path, |connection, path| schema::check(connection, path, self.needs_check || has_wal))?;
-        let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
+        let mut connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(to_error)?;
         for (setting, wanted) in [
             ("journal_mode", Value::from("wal".to_owned())),
             // 2 is FULL: a commit returns once the WAL is synced.
@@ -159,13 +159,13 @@ impl DatabaseFile {
             ("trusted_schema", Value::from(0)),
             ("cell_size_check", Value::from(1)),
         ] {
-            connection.pragma_update(None, setting, &wanted).map_err(failed)?;
-            let found = connection.pragma_query_value(None, setting, |row| row.get::<_, Value>(0)).map_err(failed)?;
+            connection.pragma_update(None, setting, &wanted).map_err(to_error)?;
+            let found = connection.pragma_query_value(None, setting, |row| row.get::<_, Value>(0)).map_err(to_error)?;
             if found != wanted {
                 return Err(FileError::PragmaRejected { path: path.into(), setting, wanted, found });
             }
         }
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(failed)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(to_error)?;
         schema::migrate(&mut connection, path)?;
         if has_wal {
             // A daemon that was killed during a commit may have written rows without syncing them. They must reach the disk before
@@ -199,7 +199,7 @@ impl DatabaseFile {
         }
         let mut version = [0];
         let read = self.lock_database()?.read_at(&mut version, WRITE_VERSION_OFFSET);
-        read.map_err(FileError::of_system(&self.path, "read the file"))?;
+        read.map_err(FileError::system_mapper(&self.path, "read the file"))?;
         if version[0] > WRITE_VERSION_MAX {
             return Err(FileError::damaged(&self.path, &format!("its SQLite write version {} is unknown", version[0])));
         }
@@ -215,7 +215,7 @@ impl DatabaseFile {
             DATABASE_FILE_SUFFIXES.map(|suffix| with_suffix(&self.path, suffix)).iter().filter(|file| file.exists())
         {
             let read = File::open(file).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
-            read.map_err(FileError::of_system(file, "read the file"))?;
+            read.map_err(FileError::system_mapper(file, "read the file"))?;
         }
         Ok(())
     }
@@ -228,11 +228,12 @@ impl DatabaseFile {
     /// and moves that, too.
     pub(super) fn quarantine(&mut self, now: Timestamp) -> Result<PathBuf, FileError> {
         let directory = with_suffix(&self.path, &format!(".damaged-{}", now.strftime("%Y%m%dT%H%M%S%.3fZ")));
-        let failed = |error| FileError::of_system(&directory, "move the damaged database to this directory")(error);
-        DirBuilder::new().mode(DIRECTORY_MODE).create(&directory).map_err(failed)?;
+        let to_error =
+            |error| FileError::system_mapper(&directory, "move the damaged database to this directory")(error);
+        DirBuilder::new().mode(DIRECTORY_MODE).create(&directory).map_err(to_error)?;
         for file in DATABASE_FILE_SUFFIXES.map(|suffix| with_suffix(&self.path, suffix)) {
             if let Some(name) = file.file_name().filter(|_| file.exists()) {
-                fs::rename(&file, directory.join(name)).map_err(failed)?;
+                fs::rename(&file, directory.join(name)).map_err(to_error)?;
             }
         }
         self.locked_database = None;
@@ -258,13 +259,12 @@ impl DatabaseFile {
         let busy = connection.query_one("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
         if busy.map_err(|error| FileError::of_sqlite(&self.path, error))? {
             let busy = io::ErrorKind::ResourceBusy.into();
-            return Err(FileError::of_system(&self.path, "move the write-ahead log into the database")(busy));
+            return Err(FileError::system_mapper(&self.path, "move the write-ahead log into the database")(busy));
         }
         let at_path = identity_at(&self.path);
-        // `locked_database` is `None` if an earlier call has copied the database back, but could not sync the directory. If the copy is
-        // still there, only the sync remains.
+        // The locked file may be in place (nothing to do), moved or replaced (an error), or deleted (restored below).
         if let Some(database) = &self.locked_database {
-            let metadata = database.metadata().map_err(FileError::of_system(&self.path, "read the file"))?;
+            let metadata = database.metadata().map_err(FileError::system_mapper(&self.path, "read the file"))?;
             if at_path == Some(identity(&metadata)) {
                 return Ok(());
             }
@@ -272,23 +272,24 @@ impl DatabaseFile {
                 return Err(FileError::Moved { path: self.path.clone() });
             }
         }
+        // If an earlier call restored the file, but failed in the `sync` below, the copy is here already, and `locked_database` is `None`.
         if at_path.is_none() {
             self.copy_to_path(connection)?;
         }
-        // Closes the deleted file. The caller also closes the connection, so SQLite's locks are not needed any more.
+        // Closes the deleted file, which drops SQLite's locks on it. No other process can open a deleted file, so the locks are not needed.
         self.locked_database = None;
         sync(self.directory())
     }
 
     /// Writes a copy of the deleted database to the path. The caller syncs the directory.
     fn copy_to_path(&self, connection: &Connection) -> Result<(), FileError> {
-        let failed = FileError::of_system(&self.path, "restore the deleted file");
-        let copy = tempfile::Builder::new().prefix(".refwatch-").tempfile_in(self.directory()).map_err(&failed)?;
+        let to_error = FileError::system_mapper(&self.path, "restore the deleted file");
+        let copy = tempfile::Builder::new().prefix(".refwatch-").tempfile_in(self.directory()).map_err(&to_error)?;
         let name = ToSqlOutput::Borrowed(ValueRef::Text(copy.path().as_os_str().as_bytes()));
         connection.execute("VACUUM INTO ?", [name]).map_err(|error| FileError::of_sqlite(&self.path, error))?;
-        copy.as_file().set_permissions(Permissions::from_mode(FILE_MODE)).map_err(&failed)?;
-        copy.as_file().sync_all().map_err(&failed)?;
-        copy.persist_noclobber(&self.path).map_err(|error| failed(error.error))?;
+        copy.as_file().set_permissions(Permissions::from_mode(FILE_MODE)).map_err(&to_error)?;
+        copy.as_file().sync_all().map_err(&to_error)?;
+        copy.persist_noclobber(&self.path).map_err(|error| to_error(error.error))?;
         Ok(())
     }
 
@@ -347,7 +348,7 @@ pub(super) fn read_only<T, E: From<FileError>>(
 ) -> Result<T, E> {
     let path = &fs::canonicalize(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => FileError::Missing { path: path.into() },
-        _ => FileError::of_system(path, "read the file")(error),
+        _ => FileError::system_mapper(path, "read the file")(error),
     })?;
     let wal = with_suffix(path, "-wal");
     let open_and_read = |path_or_uri: &Path, flags| {
@@ -377,11 +378,11 @@ fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
 pub fn create_directory(path: &Path) -> Result<(), FileError> {
     let missing: Vec<&Path> = path.ancestors().take_while(|directory| !directory.exists()).collect();
     let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path);
-    made.map_err(FileError::of_system(path, "create or enter the directory"))?;
+    made.map_err(FileError::system_mapper(path, "create or enter the directory"))?;
     // Without a sync, a power cut could remove the new directories and the database in them.
     missing.into_iter().filter_map(Path::parent).try_for_each(sync)
 }
 
 fn sync(path: &Path) -> Result<(), FileError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(FileError::of_system(path, "sync it to disk"))
+    File::open(path).and_then(|file| file.sync_all()).map_err(FileError::system_mapper(path, "sync it to disk"))
 }

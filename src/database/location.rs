@@ -45,12 +45,12 @@ pub fn inspect(path: &Path) -> Result<(), FileError> {
 /// Makes the path absolute and resolves symbolic links, so that all links to a database share its lock file. The target of a link need
 /// not exist yet.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf, FileError> {
-    let mut path = path::absolute(path).map_err(FileError::of_system(path, "resolve the path"))?;
+    let mut path = path::absolute(path).map_err(FileError::system_mapper(path, "resolve the path"))?;
     for _ in 0..LINKS_MAX {
         let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Ok(path) };
         let directory = fs::canonicalize(directory).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => FileError::missing_directory(directory),
-            _ => FileError::of_system(directory, "enter the directory")(error),
+            _ => FileError::system_mapper(directory, "enter the directory")(error),
         })?;
         let file = directory.join(name);
         match fs::read_link(&file) {
@@ -59,7 +59,7 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, FileError> {
             Err(_) => return Ok(file),
         }
     }
-    Err(FileError::of_system(&path, "resolve the path")(rustix::io::Errno::LOOP.into()))
+    Err(FileError::system_mapper(&path, "resolve the path")(rustix::io::Errno::LOOP.into()))
 }
 
 /// [`inspect`] for a resolved path. Like it, must not be called in a process that has this database open.
@@ -96,16 +96,16 @@ fn is_half_created(path: &Path, header: &[u8]) -> bool {
 
 /// Reads at most `length` bytes of a regular file. `None` if there is no file.
 fn read_start(path: &Path, length: usize) -> Result<Option<Vec<u8>>, FileError> {
-    let failed = FileError::of_system(path, "read the file");
+    let to_error = FileError::system_mapper(path, "read the file");
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
+        Err(error) => return Err(to_error(error)),
         Ok(metadata) if !metadata.is_file() => return Err(FileError::foreign(path, name_of(metadata.file_type()))),
         Ok(_) => {}
     }
     let mut bytes = Vec::new();
-    let file = File::options().read(true).custom_flags(open_flags()).open(path).map_err(&failed)?;
-    file.take(length as u64).read_to_end(&mut bytes).map_err(failed)?;
+    let file = File::options().read(true).custom_flags(open_flags()).open(path).map_err(&to_error)?;
+    file.take(length as u64).read_to_end(&mut bytes).map_err(to_error)?;
     Ok(Some(bytes))
 }
 

@@ -9,10 +9,9 @@
 //!   job has items. A [`TargetJob`] is a target, and the kind, store and id of a job: the rows of one job polled through two targets are
 //!   separate. The column `transitions.watch` has the name of the entry of the configuration (`[[job]]` or `[[store]]`) because of which
 //!   the job was watched.
-//! - A change is what one poll or stop adds for one job: a transition of the job's status, transitions of its items, and details. A
-//!   detail is any other observation, such as a new status message, or that AWS no longer knows the job (it vanished), or knows it
-//!   again (it returned). A change is stored
-//!   as a whole.
+//! - A change is what refwatch adds after one poll of a job, or when the task that polls the job stops: a transition of the job's status,
+//!   transitions of its items, and details. A detail is any other observation, such as a new status message, or that AWS no longer knows
+//!   the job (it vanished), or knows it again (it returned). A change is stored as a whole.
 //! - Transitions of jobs and of items, and details, are rows of three tables. One sequence numbers them, in the order of writing.
 //! - A sink receives notifications of events. An event is a transition of a job, or the detail that a job vanished. Its id is the id of its
 //!   row. Each sink has a cursor: the events in rows after the cursor are not in the sink's queue yet.
@@ -174,8 +173,9 @@ impl Database {
     }
 
     /// Tests whether the write lock can be taken. Also frees SQLite's page cache, which would stay in memory. Writes no rows, so a full
-    /// disk may pass the test. Like every request, the probe first saves all commits if a file of the open database was deleted; a deleted
-    /// database is copied back to its path. Any result but [`WriterError::Stopped`], even an error, shows that the writer is not stuck.
+    /// disk may pass the test. Like every request, the probe first checks that the database, its WAL and the WAL's index are the files that
+    /// SQLite opened. If a file was deleted or replaced, the writer moves the WAL into the database, copies a deleted database back to its
+    /// path, and opens the database again. Any result but [`WriterError::Stopped`], even an error, shows that the writer is not stuck.
     ///
     /// # Errors
     /// The database cannot be opened or locked, or the writer has stopped.

@@ -37,8 +37,8 @@ pub struct Filter {
     pub since: Option<Timestamp>,
     /// Observed before this time.
     pub until: Option<Timestamp>,
-    /// The wanted new statuses as [`JobStatus::label`] names them: all statuses that AWS does not document have one name. Empty: all. Must
-    /// be empty unless transitions are read: items have statuses of another type, and details have none.
+    /// The wanted new statuses, by [`JobStatus::label`]: all statuses that AWS does not document share the name [`UNKNOWN_LABEL`]. Empty:
+    /// all. Must be empty unless transitions are read: items have statuses of another type, and details have none.
     pub statuses: Vec<&'static str>,
     pub kind: Option<JobKind>,
     pub store_id: Option<StoreId>,
@@ -204,7 +204,7 @@ fn build_state(connection: &Connection, target_job: &TargetJob) -> rusqlite::Res
             (Entry::Transition(transition), _) => state = Some(apply_transition(transition, state)),
             (Entry::Item(ItemTransition { key, to, observed_at, .. }), Some(state)) => {
                 state.last_seen = observed_at;
-                state.other_change_count += 1;
+                state.changes_towards_limit += 1;
                 match to {
                     Some(item) => state.items.insert(key, item),
                     None => state.items.remove(&key),
@@ -229,12 +229,12 @@ fn load_entries<T: Stored>(
 }
 
 /// Updates the state as `JobTracker` did at this transition: a response without a creation time keeps the earlier one, but a response
-/// without a completion time clears it. A job in a response has not vanished.
+/// without a completion time clears it.
 fn apply_transition(transition: Transition, before: Option<JobState>) -> JobState {
     let Transition { to, observed_at, status_message, created_at, completed_at, .. } = transition;
-    let (earlier_created_at, items, transition_count, other_change_count, ended_once) = before
+    let (earlier_created_at, items, transition_count, changes_towards_limit, ended_once) = before
         .map(|before| {
-            (before.created_at, before.items, before.transition_count, before.other_change_count, before.ended_once)
+            (before.created_at, before.items, before.transition_count, before.changes_towards_limit, before.ended_once)
         })
         .unwrap_or_default();
     JobState {
@@ -245,14 +245,15 @@ fn apply_transition(transition: Transition, before: Option<JobState>) -> JobStat
         completed_at,
         items,
         transition_count: transition_count + 1,
-        other_change_count,
+        changes_towards_limit,
         since: observed_at,
         last_seen: observed_at,
+        // A transition comes from a response, so AWS knows the job.
         vanished_at: None,
     }
 }
 
-/// Updates the state as `JobTracker` did. `other_change_count` counts item transitions, and these details: a new message, a
+/// Updates the state as `JobTracker` did. `changes_towards_limit` counts item transitions, and these details: a new message, a
 /// changed creation time, the return of a vanished job.
 /// `last_seen` is when the status was last observed.
 fn apply_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobState) {
@@ -266,10 +267,10 @@ fn apply_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobStat
         DetailKind::Returned => state.vanished_at = None,
     }
     if matches!(kind, DetailKind::StatusMessage | DetailKind::CreationTimeChanged | DetailKind::Returned) {
-        state.other_change_count += 1;
+        state.changes_towards_limit += 1;
     }
-    // `Vanished`, a 404, has no status. `Returned`, the first response after a 404, may show an ended job as live, so its status does not
-    // count as observed.
+    // `Vanished`, a 404, has no status. `Returned` is the first response after a 404. It may show an outdated status, for example a live
+    // one of a job that has ended, so `last_seen` does not move.
     if !matches!(kind, DetailKind::Vanished | DetailKind::Returned) {
         state.last_seen = observed_at;
     }

@@ -192,7 +192,8 @@ impl Writer {
         self.publish_health(saved.as_ref().err());
         let close_error = match self.connection.take().map(Connection::close) {
             Some(Err((_, error))) => Some(error.to_string()),
-            // `publish_health` has handled the error of `saved`. The lock file is not emptied, so the next start checks the database.
+            // `execute` failed, and its error is published: it has dropped the connection, or could not save the commits. The lock file is
+            // not emptied, so the next start checks the database.
             Some(Ok(())) | None if saved.is_err() => None,
             Some(Ok(())) | None => self.file.empty_lock_file().err().map(|error| error.to_string()),
         };

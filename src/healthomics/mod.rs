@@ -12,7 +12,8 @@ mod scheduler;
 mod service;
 mod target;
 
-// The SDK interceptor that keeps a configured endpoint unchanged and limits the size of responses is public for the benchmarks.
+// The SDK interceptor, which keeps the SDK from putting a prefix before the host of a configured endpoint, and limits the size of
+// responses, is public for the benchmarks.
 pub use aws::{AwsFactory, VerbatimEndpointAndSizeLimit};
 pub use scheduler::Priority;
 pub use service::{

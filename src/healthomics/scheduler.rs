@@ -3,7 +3,7 @@
 //! A hinted request (see [`Priority`]) waits for at most one routine request. Two tokio mutexes serve as queues, because they are locked in
 //! FIFO order. A routine request locks `routine_turn`, then `send_turn`. A hinted request locks only `send_turn`. So at most one routine
 //! request waits for or holds `send_turn`. The request that holds it is next: it waits for a free place in flight and the quota. A request
-//! releases its locks once it has its permit, or gives up.
+//! releases its locks once it has both, or gives up.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -72,6 +72,7 @@ impl Scheduler {
             self.clock.sleep(wait).await;
         }
         drop((send_guard, routine_guard));
+        // Includes the waits for both turns and for a place in flight.
         self.instruments.quota_wait.observe(self.clock.now().monotonic.since(called_at).as_secs_f64());
         Some(in_flight)
     }

@@ -31,7 +31,8 @@ pub struct Target {
     breakers: Breakers,
 }
 
-/// The right to send one request: an in-flight permit, and a pass of each circuit breaker that guards the request.
+/// The right to send one request: an in-flight permit and two passes. One is of the breaker of this operation on this store, the other of
+/// the target's breaker.
 #[derive(Debug)]
 #[must_use]
 pub struct RequestPermit {
@@ -110,9 +111,10 @@ impl Target {
         self.send(operation, store, permit, request).await
     }
 
-    /// For a caller that backs off after a failed poll or a failed listing: waits until the target's breaker, or the breaker of polls of
-    /// `kind` in `store`, closes. Returns at once if one of the two has closed after `since`: when the poll was sent, or the first page was
-    /// requested. The store's breaker of listings does not count: only the caller's own listing can close it. Cancel safe.
+    /// Ends the backoff of a caller early, after a failed poll or a failed listing: waits until the target's breaker, or the breaker of
+    /// polls of `kind` in `store`, closes. If none is open, this may be for ever. `since` is when the poll was sent, or when the lister
+    /// began to request pages. Returns at once if one of the two breakers has closed after `since`. The breaker of listings does not count:
+    /// the lister would wait for itself, because only its own request can close that breaker. Cancel safe.
     pub async fn wait_for_breaker_close(&self, kind: JobKind, store: &StoreId, since: Monotonic) {
         self.breakers.wait_for_breaker_close(kind, store, since).await;
     }

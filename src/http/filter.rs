@@ -4,7 +4,7 @@ use crate::core::job::JobStatus;
 use crate::core::kind::JobKind;
 use crate::state::{WatchState, WatchStatus};
 
-/// The value of `status` that selects watches without a status.
+/// The value of `status` that selects watches whose job was never seen: no poll has succeeded yet.
 pub const NOT_SEEN: &str = "not_seen";
 
 /// The value of `state` that selects watches of [`Severity::Attention`].

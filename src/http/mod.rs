@@ -14,9 +14,9 @@
 //!   that the entry discovers have the name of the entry.
 //! - An item is a part of a job: a source of an import, or a read set of an export or activation.
 //! - `WatchStatus` is a snapshot of a watch. Its `state` (`WatchState`) is `live` (polled), `finished` (the job has ended) or `parked` (not
-//!   polled until the configuration changes). Its `known` (`JobState`) is the job as last seen; `known.status` (`JobStatus`) is the job's
-//!   status in AWS. Its `up` is whether the last poll succeeded. A discovered job that has finished is polled again if a listing shows that
-//!   AWS has reopened it.
+//!   polled until the configuration changes). Its `known` (`JobState`) is the last known state of the job, with AWS's status in
+//!   `known.status` (`JobStatus`). `known` is `None` until a poll has succeeded. Its `up` is whether the last poll succeeded. A discovered
+//!   job that has finished is polled again if a listing shows that AWS has reopened it.
 //! - A transition is a saved change of a job's status. An item transition is a saved change of an item's status. A detail is any other
 //!   saved observation of a job, for example a new message.
 //! - A sink receives notifications of events. A delivery is one event for one sink. A sink may reject a delivery several times. A delivery

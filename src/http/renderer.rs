@@ -97,8 +97,8 @@ impl Renderer {
     ) -> watch::Receiver<Outcome> {
         let mut renderings = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let current = renderings.get(&variant).and_then(Weak::upgrade);
-        // A finished rendering is not shared. It stays in `current` until its thread drops the sender, after the lock. Another variant may
-        // have been rendered in between, and a client that requests both variants would get older metrics after newer ones.
+        // A finished rendering is not shared. Its thread releases `scrape_lock` before it drops the sender. In that gap another variant may
+        // be rendered from newer metrics. A client of both variants would then see values go back.
         if let Some(current) = current.filter(|current| current.borrow().is_none()) {
             return current.subscribe();
         }
@@ -117,7 +117,7 @@ impl Renderer {
         receiver
     }
 
-    /// For a response that contains all watches, so it may have tens of megabytes.
+    /// For a response that grows with the number of watches or of entries in the configuration, so it may have tens of megabytes.
     pub(super) async fn large_response(&self, render: impl FnOnce() -> Response + Send + 'static) -> Response {
         self.with_permit(&self.large_permit, render).await
     }

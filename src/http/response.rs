@@ -11,7 +11,8 @@ use tracing::error;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 
-/// By then, `Limits::tcp_user_timeout` has disconnected clients that do not read, and waiting password checks are usually done.
+/// After this time the causes of a 503 are usually over: `server::Limits::tcp_user_timeout` has disconnected clients that do not read, and
+/// waiting password checks are done.
 const RETRY_AFTER_SECONDS: &str = "5";
 
 /// The response 503. `limited` is "requests" or "logins".
@@ -26,7 +27,8 @@ pub(super) fn internal_error(error: &dyn std::error::Error) -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, "internal error: see the log of refwatch\n").into_response()
 }
 
-/// A JSON response. `Sanitized` writes characters that are unsafe to display as escapes of JSON, so a parser returns the original text.
+/// A JSON response. `Sanitized` replaces characters that are unsafe to display. Its replacements are escapes of JSON, so a parser returns
+/// the original text.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_string(value) {
         Ok(json) => {

@@ -47,10 +47,9 @@ pub(crate) fn plan(running: &RunningSet<'_>, wanted: &Config) -> Plan {
     let start_jobs = new.jobs.iter().filter(|(id, _)| !same_job(id));
     let start_jobs = start_jobs.map(|(id, entry)| (Arc::clone(id), entry.clone())).collect();
 
-    // A job that loses its own entry becomes a discovered job if its store has an entry. Only the start of a lister starts discovered jobs:
-    // `Supervisor::apply` first starts the retained jobs in the database, and the lister hands over jobs that only a listing shows. So the
-    // lister must restart. A discovered job that stops because its store's entry or its target has changed also matches, but its lister
-    // restarts anyway.
+    // A job that loses its own entry becomes a discovered job if its store has an entry. `Supervisor::apply` starts the retained jobs in
+    // the database only when it starts the store's lister, so the lister must restart. The condition also matches a discovered job that
+    // stops because its store's entry or its target has changed. The match does no harm: the lister restarts anyway.
     let gains_discovered_job = |store: &TargetStore| {
         new.stores.contains_key(store)
             && stop_jobs.iter().any(|id| !new.jobs.contains_key(id) && id.target_store() == *store)

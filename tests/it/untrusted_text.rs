@@ -249,7 +249,7 @@ fn view(text: &str) -> WatchStatus {
         completed_at: None,
         items: Items::from_iter([(ItemKey { name: own().into(), source_file: own().into(), nth: 0 }, source)]),
         transition_count: 1,
-        other_change_count: 0,
+        changes_towards_limit: 0,
         since: Timestamp::UNIX_EPOCH,
         last_seen: Timestamp::UNIX_EPOCH,
         vanished_at: None,

@@ -38,8 +38,8 @@ pub struct JobState {
     pub items: Items,
     /// The number of saved transitions: see `Limit::Transitions`.
     pub transition_count: usize,
-    /// The number of saved changes of items, messages and creation times, and of returns: see `Limit::Changes`.
-    pub other_change_count: usize,
+    /// The number of saved changes that count towards `Limit::Changes`: those of items, messages and creation times, and returns.
+    pub changes_towards_limit: usize,
     /// The `observed_at` of the transition to this status.
     pub since: Timestamp,
     /// When the status was last observed.
@@ -199,9 +199,9 @@ impl JobTracker {
         let state = Arc::make_mut(state);
         let mut change = Change::default();
         if state.vanished_at.is_some() {
-            if state.other_change_count < Limit::Changes.max() {
+            if state.changes_towards_limit < Limit::Changes.max() {
                 state.vanished_at = None;
-                state.other_change_count += 1;
+                state.changes_towards_limit += 1;
                 change.details.push(Detail { kind: DetailKind::Returned, value: None, observed_at });
             } else {
                 exceeded_limits.push(Limit::Changes);
@@ -224,9 +224,9 @@ impl JobTracker {
         let items = match_items(&state.items, named.clone());
         let changed_items = item_transitions(&state.items, &items, observed_at);
         let changed_details: Vec<_> = details(state, &snapshot, observed_at).collect();
-        let changes = state.other_change_count + changed_items.len() + changed_details.len();
+        let changes = state.changes_towards_limit + changed_items.len() + changed_details.len();
         if changes <= Limit::Changes.max() {
-            state.other_change_count = changes;
+            state.changes_towards_limit = changes;
             state.items = items;
             change.items = changed_items;
             change.details.extend(changed_details);
@@ -273,7 +273,7 @@ impl JobTracker {
             created_at: snapshot.created_at,
             completed_at: snapshot.completed_at,
             transition_count: 1,
-            other_change_count: change.items.len(),
+            changes_towards_limit: change.items.len(),
             items,
             since: observed_at,
             last_seen: observed_at,

@@ -287,7 +287,7 @@ fn past_the_limit_of_changes_a_source_is_not_shown_and_a_message_only_with_a_tra
         (0, "IN_PROGRESS", "SUBMITTED>IN_PROGRESS !changes 10 s", 0, Some("slow")),
     ] {
         let mut before = watch.state().expect("a job").as_ref().clone();
-        before.other_change_count = Limit::Changes.max() - left;
+        before.changes_towards_limit = Limit::Changes.max() - left;
         let mut watch = JobTracker::new(POLICY, Some(Arc::new(before)), 1);
         let items_seen = Items::from([(key.clone(), item.clone())]);
         let seen = Snapshot { items: items_seen, status_message: Some("slow".to_owned()), ..snapshot(status) };

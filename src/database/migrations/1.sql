@@ -1,4 +1,4 @@
--- not_before is when the old status was last observed: the transition was between it and observed_at. nth distinguishes the items of a job
+-- not_before is when the old status was last observed: the transition was between not_before and observed_at. nth distinguishes the items of a job
 -- with the same name and source_file.
 -- details.kind is the kind of detail. Migration 3 renames it.
 CREATE TABLE transitions (

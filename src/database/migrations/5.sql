@@ -1,4 +1,5 @@
--- How the job was watched when its transition was observed. NULL in rows of earlier versions. labels is a JSON object.
+-- The region that was polled, and the name and labels of the configuration's entry because of which the job was watched. NULL in rows of
+-- earlier versions. labels is a JSON object.
 ALTER TABLE transitions ADD COLUMN region TEXT;
 ALTER TABLE transitions ADD COLUMN watch TEXT;
 ALTER TABLE transitions ADD COLUMN labels TEXT;

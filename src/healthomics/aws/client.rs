@@ -77,8 +77,8 @@ struct SdkClient {
 pub struct VerbatimEndpointAndSizeLimit;
 
 impl AwsFactory {
-    /// `clock` is compared with dates in error responses (`Date` and `Retry-After`). It also measures the deadline of a fetch of
-    /// credentials, and the age of a failed fetch.
+    /// The time of `clock` is compared with dates in error responses (`Date` and `Retry-After`). `clock` also measures the age of a failed
+    /// fetch of credentials, and the time that is left for a fetch.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self { clock }
@@ -93,11 +93,12 @@ impl AwsFactory {
 }
 
 impl ServiceFactory for AwsFactory {
-    /// Keys in environment variables, and in a profile that a `source_profile` names, are read now, by refwatch. All other credentials,
-    /// including keys in the selected profile itself, are fetched at the first request.
+    /// Of the credentials, reads only access keys now: those in environment variables, and those of a profile at the end of a chain of
+    /// `source_profile`s. All others are fetched at the first request: a credential process by refwatch, the rest by the SDK.
     fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a> {
         Box::pin(async move {
             environment::check_variables(config)?;
+            // `None`: the token file of a profile is checked at each fetch.
             sdk_files::check(None).await?;
             let loaded = spawn_blocking(Self::load_certificates).await;
             // A panic means that no certificate is valid.

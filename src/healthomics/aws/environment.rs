@@ -44,7 +44,8 @@ const VARIABLES: [(&str, Check); 18] = [
 /// # Errors
 /// A variable violates its rule.
 pub(super) fn check_variables(target: &TargetConfig) -> Result<(), TargetError> {
-    // A simulated target uses none of these variables: it has fixed keys, and refwatch's own simulator as its endpoint.
+    // A simulated target has fixed keys, and the endpoint of refwatch's own simulator. So credentials and endpoints in variables do not
+    // matter.
     if target.simulated {
         return Ok(());
     }

@@ -8,8 +8,9 @@ use regex_lite::{Captures, Regex};
 /// Matches the characters between a name and its value, also in JSON that is quoted in JSON.
 const SEPARATOR: &str = r#"["'\\ ]*[=:>][ =:>\\]*"#;
 
-/// The part of a pattern that matches a value: quoted (up to, but without, the closing mark) or unquoted. [`CREDENTIAL`] and [`ASSIGNMENT`]
-/// put one group before it: the name, the separator and, in `ASSIGNMENT`, a scheme. So the opening mark is group 2 (`"`) or 3 (`'`).
+/// The part of a pattern that matches a value: quoted (up to, but without, the closing mark) or unquoted. Each of [`CREDENTIAL`] and
+/// [`ASSIGNMENT`] has exactly one group before it, which contains all that precedes the value. So the groups here are number 2 (opening
+/// `"`) and 3 (opening `'`).
 const VALUE: &str = r#"(?:(")[^"]*|(')[^']*|[^\s&,;"'<]*)"#;
 
 /// Replaces a match of a pattern that ends with [`VALUE`]: keeps groups 1 to 3 and hides the value.
@@ -41,8 +42,8 @@ static ASSIGNMENT: LazyLock<Regex> = LazyLock::new(|| {
 /// Matches text that may be a key or a token.
 static TOKEN: LazyLock<Regex> = LazyLock::new(|| regex("[A-Za-z0-9+/_-]{32,}=*"));
 
-/// Redacts the output of a program, whose form is unknown. Harmless text may be redacted too. An absolute path without capital letters is
-/// kept. But 32 or more characters after a character that [`TOKEN`] does not match, such as a dot, are redacted.
+/// Redacts the output of a program, whose form is unknown. Harmless text may be redacted too. A match of [`TOKEN`] that looks like a path
+/// (starts with `/`, no capital letters) is kept. A dot ends a match, so 32 or more characters after a dot are redacted even in a path.
 pub(super) fn redacted_output(text: &str) -> String {
     let text = redacted(text);
     let text = ASSIGNMENT.replace_all(&text, REPLACEMENT);

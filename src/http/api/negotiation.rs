@@ -18,8 +18,8 @@ pub(in crate::http) fn accepts_html(headers: &HeaderMap) -> bool {
     weight(headers, "text/html", None) > 0.0
 }
 
-/// The highest weight (`q`) of a media type in `Accept`, from 0 (not accepted) to 1. An element with a version matches only if it
-/// equals `version`.
+/// The highest weight (`q`) of a media type in `Accept`, from 0 (not accepted) to 1. An element with a version matches only if its
+/// version equals `version`.
 fn weight(headers: &HeaderMap, media_type: &str, version: Option<&str>) -> f32 {
     let accepted = values(headers, &ACCEPT).flat_map(MimeIter::new).filter_map(Result::ok);
     let named = accepted.filter(|mime| {

@@ -58,7 +58,7 @@ async fn guard(State(host_names): State<Option<Arc<[String]>>>, request: Request
 fn rejection(request: &Request, host_names: Option<&[String]>) -> Option<Response> {
     let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     if is_chunked || !request.body().is_end_stream() {
-        // No body is allowed. A chunked body may be empty, so its status is not 413.
+        // No body is allowed. A chunked body may be empty, so the response is not 413.
         let status = if is_chunked { StatusCode::BAD_REQUEST } else { StatusCode::PAYLOAD_TOO_LARGE };
         // The unread body could be parsed as the next request, so the connection is closed.
         return Some((status, [(header::CONNECTION, "close")], "a request body is not allowed\n").into_response());

@@ -54,7 +54,7 @@ const HEADERS_MAX: usize = 64;
 /// cancels the pause and accepts again.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// The maximum of [`Limits::connections`]. The limit is lower if this is more than a quarter of the descriptors of the process.
+/// The default of [`Limits::connections`]. It is lower if a quarter of the process's limit of file descriptors is lower.
 const CONNECTIONS_MAX: usize = 64;
 
 #[derive(Clone, Copy, Debug)]

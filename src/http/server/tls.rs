@@ -82,7 +82,8 @@ impl Tls {
         }
     }
 
-    /// Reports that a refresh has not ended: the file system does not respond.
+    /// Logs that a refresh has not ended, because the file system does not respond. Does not block: `refresh` takes the lock only after it
+    /// has read the files.
     pub fn report_stuck_refresh(&self) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         current.record_failure("http.tls: the file system does not respond");

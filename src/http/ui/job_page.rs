@@ -202,7 +202,7 @@ fn items_table(kind: JobKind, job: &JobState, transitions: &[&ItemTransition], l
     for ItemTransition { key, to, observed_at, .. } in transitions {
         match to {
             Some(to) => spans.entry(key).or_default().push(StatusSpan::of_item(&to.status, *observed_at)),
-            // AWS no longer names the item. The same key may later name another one.
+            // AWS no longer returns the item. If the key appears again, it is another item.
             None => drop(spans.remove(key)),
         }
     }

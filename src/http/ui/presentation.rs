@@ -15,7 +15,7 @@ pub(super) fn problem_count(shared: &SharedState) -> usize {
     let DaemonStatus { config_error, database_error, targets_down, .. } = shared.daemon();
     let stores = shared.stores();
     let store_errors =
-        |store: &StoreStatus| usize::from(store.error.is_some()) + usize::from(store.limit_message.is_some());
+        |store: &StoreStatus| usize::from(store.error.is_some()) + usize::from(store.undiscovered_because.is_some());
     let watches = shared.watches().iter().filter(|watch| severity(watch) == Severity::Attention).count();
     let errors = usize::from(config_error.is_some()) + usize::from(database_error.is_some()) + targets_down.len();
     let sinks = shared.sinks().iter().filter(|sink| sink.state != SinkState::Up).count();
@@ -130,7 +130,7 @@ mod tests {
             completed_at: Some(at("2026-03-01T00:00:00Z")),
             items: Items::new(),
             transition_count: 1,
-            other_change_count: 0,
+            changes_towards_limit: 0,
             since: at("2026-03-08T00:00:00Z"),
             last_seen: at("2026-03-08T00:00:00Z"),
             vanished_at: None,

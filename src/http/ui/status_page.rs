@@ -56,8 +56,8 @@ pub(in crate::http) async fn show(
         // The link keeps the page of the table. By itself, `link_with` leads to the first page.
         let link = |refresh| selection.link_with(|changed| (changed.page, changed.refresh) = (selection.page, refresh));
         // One link is visible: "stop" if the page is refreshed, otherwise "start". By default (`Script`), only a browser that runs the
-        // script refreshes. The server does not know whether it does, so both links are sent: the script shows "stop", `noscript` shows
-        // "start".
+        // script refreshes. The server does not know whether the browser runs the script, so both links are sent: the script shows "stop",
+        // `noscript` shows "start".
         let start = html! { a href=(link(Refresh::ScriptOrBrowser)) { "Refresh every 10 s." } };
         let stop = link(Refresh::Off);
         let footer = html! {
@@ -80,7 +80,7 @@ fn store_alerts(store: &StoreStatus, now: Timestamp) -> Markup {
         @if let Some(error) = &store.error {
             (alert(&format!("New {} jobs of the store {} cannot be discovered", store.id.kind, store_name(store)), &format!("{error}\n{last}")))
         }
-        @if let Some(message) = &store.limit_message {
+        @if let Some(message) = &store.undiscovered_because {
             (alert(&format!("Some {} jobs of the store {} were not discovered", store.id.kind, store_name(store)), message))
         }
     }

@@ -117,6 +117,7 @@ impl Timeline<'_> {
                 desc { "From " (lifetime.begin.strftime("%F %T")) " to " (lifetime.end.strftime("%F %T")) " UTC" }
                 (axis.grid(HEIGHT))
                 rect.track x="0" y=(HEIGHT / 2 - 1) width="100%" height="2" {}
+                // The shared axis may begin after the end of a job.
                 @if lifetime.end < axis.begin {
                     text.earlier x="0" y="12" { "◂ earlier" }
                 } @else {
@@ -159,7 +160,8 @@ impl Timeline<'_> {
         }
     }
 
-    /// The mark of a terminal status. It is moved to the left in the right half of the image, so it is never cut off.
+    /// The mark of a terminal status. In the right half of the image the mark ends at the time of the status, otherwise it begins there. So
+    /// the mark is never cut off.
     fn end_mark(self, span: &StatusSpan) -> Markup {
         let left = self.axis.position(self.begin(span));
         html! {

@@ -44,7 +44,7 @@ pub(crate) struct JobWatcher {
     /// `remove_after` of a discovered job. `None`: the job has its own entry.
     retention: Option<Duration>,
     failures: FailureLog,
-    /// The exceeded limits of responses that were logged.
+    /// The limits that were logged as exceeded. Each is logged once.
     logged_limits: BTreeSet<Limit>,
 }
 
@@ -78,7 +78,7 @@ impl JobWatcher {
                     biased;
                     _ = &mut *stop => return self.save_last_seen().await,
                     () = self.context.clock.sleep(self.time_until_exit()) => return self.save_last_seen().await,
-                    () = self.poller.wait_for_hint_if_finished() => {}
+                    () = self.poller.wait_for_reopening_hint() => {}
                 }
             }
             let decision = tokio::select! {
@@ -97,7 +97,7 @@ impl JobWatcher {
             if !self.commit(&decision.change, stop).await? {
                 return Ok(());
             }
-            // A vanished job that is still polled expires only after another 404. An unseen job expires only after a 404 or 403.
+            // Of the jobs that are still polled, a vanished one expires only after another 404, and an unseen one only after a 404 or 403.
             let may_expire = decision.may_expire(self.poller.known().map(AsRef::as_ref));
             self.record_and_publish(decision);
             if may_expire && self.remaining_retention() == Some(Duration::ZERO) {
@@ -245,7 +245,7 @@ impl JobWatcher {
             instruments.detection_delay.observe(delay.as_secs_f64());
         }
         // Both times are from AWS, so the duration is known even if the first observation shows the end. It is added only at the first end
-        // of a job: the flag `ended_once` is saved, so neither a reopening nor a restart adds it again.
+        // of a job: the database shows whether the job has ended before (`ended_once`), so neither a reopening nor a restart adds it again.
         let created_at = self.view.known.as_ref().and_then(|known| known.created_at);
         if !ended_before
             && let Some(created_at) = created_at

@@ -90,9 +90,9 @@ impl Poller {
         Some(decision)
     }
 
-    /// Never returns unless the next action is `Finished`. Then waits until a hint says that the job may have been reopened. The next
-    /// action is then a poll.
-    pub(crate) async fn wait_for_hint_if_finished(&mut self) {
+    /// If the next action is not `Finished`, as for a parked job, never returns. Otherwise waits until a hint says that the job may have
+    /// been reopened. The next action is then a poll.
+    pub(crate) async fn wait_for_reopening_hint(&mut self) {
         if !matches!(self.next_action, NextAction::Finished(_)) {
             std::future::pending::<()>().await;
         }
@@ -103,8 +103,8 @@ impl Poller {
     }
 
     /// Waits until the time `due`, then for a permit. Returns `None` if the routine interval may have changed before that time. A hint ends
-    /// the wait at once and gives the poll priority. After a failure, a hint waits in the slot until a retry succeeds.
-    /// Retries have routine priority. The hint then causes one more poll.
+    /// the wait at once and gives the poll priority. After a failure, retries have routine priority, and a hint
+    /// waits in the slot. Once a retry has succeeded, the hint causes one more poll.
     async fn wait_for_permit(&self, due: Monotonic) -> Option<RequestPermit> {
         let (target, key) = (&self.target, &self.id.key);
         if let Some(LastFailure { request_sent, retry_on_recovery }) = self.last_failure {

@@ -100,7 +100,7 @@ async fn a_hint_for_a_finished_job_causes_a_poll_at_once_whatever_the_routine_in
     registry.set_routine_interval(Some(Duration::from_hours(1)));
     let hinted = clock.now().monotonic;
     registry.hint(&id.key.job);
-    poller.wait_for_hint_if_finished().await;
+    poller.wait_for_reopening_hint().await;
     // The first `None` is due to the changed routine interval.
     while poller.poll().await.is_none() {}
     assert!(clock.now().monotonic.since(hinted) < Duration::from_mins(1), "{:?}", clock.now());

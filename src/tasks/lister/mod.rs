@@ -3,7 +3,7 @@
 //!
 //! One request lists up to 100 jobs. So if a store has several polled jobs, its listings replace most polls (setting `use_list`). The
 //! lister never saves a status: the task of a hinted job polls it. While listing is denied or keeps failing, the jobs are polled
-//! one by one. The rules for hints, new jobs, the start of a listing and failures are in `core::listing`.
+//! one by one. The rules for hints, new jobs, the lower bound of a listing and failures are in `core::listing`.
 
 mod outcomes;
 
@@ -77,9 +77,11 @@ pub(crate) struct Lister {
     store: TargetStore,
     registry: Arc<StoreRegistry>,
     policy: ListingPolicy,
-    /// The differences between listed and known statuses that gave hints. A lasting difference does not give a hint at every listing.
+    /// The differences between listed and known statuses that gave hints. A lasting difference of a live job gives a hint at
+    /// the 1st, 2nd, 4th, 8th … listing, that of a finished job only at the 1st.
     differences: StatusDifferences,
-    /// Decides which jobs are new, by their creation times and the earlier hand-overs: an ended job is handed over once. `None` without
+    /// Decides which jobs are new, by their creation times and the earlier hand-overs. A job that was handed over as ended is never handed
+    /// over again, not even after it has expired. Other jobs may be handed over again once they are no longer watched. `None` without
     /// discovery.
     window: Option<DiscoveryWindow>,
     backoff: Backoff,
@@ -131,7 +133,9 @@ impl Lister {
         seed: u64,
     ) -> Self {
         let window = policy.discovery.as_ref().map(|DiscoveryPolicy { name, created_within, .. }| {
-            context.shared.update_store(&store, |view| (view.name, view.limit_message) = (Arc::clone(name), None));
+            context
+                .shared
+                .update_store(&store, |view| (view.name, view.undiscovered_because) = (Arc::clone(name), None));
             DiscoveryWindow::new(context.clock.now().wall.checked_sub(*created_within).unwrap_or(Timestamp::MIN))
         });
         Self {
@@ -315,7 +319,7 @@ impl Lister {
 
     fn compare_listed(&mut self, listed: &ListedJob, known: Option<&JobState>) {
         // A new job has no known status until its first poll. Its status at the hand-over is used instead, so an unchanged status gives no
-        // hint. None is needed: `hand_over` has hinted the jobs that had not ended, and the first poll of an ended job is not urgent.
+        // hint. A hint is not needed: `hand_over` has hinted the jobs that had not ended, and the first poll of an ended job is not urgent.
         let at_hand_over = || self.window.as_ref()?.status_at_hand_over(&listed.job).cloned();
         let status = known.map(|known| known.status.clone()).or_else(at_hand_over);
         if self.differences.should_hint(&listed.job, status.as_ref(), Some(&listed.status)) {

@@ -81,7 +81,8 @@ impl Lister {
         self.context.instruments.count_exceeded(limit);
         if self.logged_limits.insert(limit) {
             let TargetStore { target, kind, store } = &self.store;
-            // AWS never returns more jobs on a page than requested, and rarely 1,000 pages. Another endpoint may.
+            // AWS never returns more jobs on a page than requested, and rarely more than 1,000 pages. Another endpoint may exceed both
+            // limits.
             let endpoint_advice = (limit != Limit::DiscoveredJobs).then_some("check `endpoint_url`");
             let has_window_advice = self.window.is_some() && limit != Limit::PageJobs;
             let window_advice = has_window_advice.then_some("set a shorter `created_within`");
@@ -90,7 +91,7 @@ impl Lister {
                 format!("more than {} {}; the rest is ignored: {}", limit.max(), limit.text(), advice.join(", or "));
             warn!(event = "limit_exceeded", %target, %kind, store_id = %store, limit = limit.label(), "{message}");
             if self.window.is_some() {
-                self.context.shared.update_store(&self.store, |view| view.limit_message = Some(message));
+                self.context.shared.update_store(&self.store, |view| view.undiscovered_because = Some(message));
             }
         }
     }

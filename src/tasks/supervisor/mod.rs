@@ -57,7 +57,7 @@ pub struct Supervisor {
 
 type Targets = BTreeMap<Arc<str>, Arc<Target>>;
 
-/// What to do with overdue jobs that vanished. The database does not show whether a second 404 followed.
+/// An overdue vanished job in the database may or may not have expired: the database does not show a second 404. This says what to assume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OverdueVanishedJobs {
     /// For jobs in the database, before a lister starts: poll them again, because the 404 may have been wrong. They expire after a
@@ -228,9 +228,9 @@ impl Supervisor {
     /// Publishes the health of the targets that get requests: those of polled jobs and of stores with discovery. Targets without requests
     /// are left out: if one was down, no request could show its recovery, and the daemon would never be ready.
     ///
-    /// Only `apply` sets which targets are published. Their health stays current: each is published as a receiver
-    /// ([`Target::subscribe_down_message`]). If the last polled job of a target ends, the target stays published, which does no harm: it is
-    /// up, because the poll that saw the end succeeded.
+    /// Only `apply` sets which targets are published. What is published is a receiver for each target ([`Target::subscribe_down_message`]),
+    /// so readers always see its current health. If the last polled job of a target ends, the target stays published, which does no harm:
+    /// it is up, because the poll that saw the end succeeded.
     fn publish_target_health(&self) {
         let polled = self.registries.iter().filter(|(_, registry)| registry.has_jobs_to_poll()).map(|(store, _)| store);
         let used: BTreeSet<_> = polled.chain(self.config.watch_list.stores.keys()).map(|store| &store.target).collect();
@@ -335,8 +335,8 @@ impl Supervisor {
         self.context.database.load_states(jobs).await.map_err(SupervisorError::Fatal)
     }
 
-    /// Starts job watchers for discovered jobs of a store, except for watched and overdue jobs. With `PollAgain`, overdue vanished
-    /// jobs are started.
+    /// Starts job watchers for discovered jobs of a store, except for watched jobs and overdue jobs. If `overdue_vanished_jobs` is
+    /// `PollAgain`, overdue jobs that vanished are started nevertheless.
     fn start_discovered(
         &mut self,
         store: &TargetStore,

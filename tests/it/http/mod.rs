@@ -174,7 +174,7 @@ fn known(status: JobStatus) -> JobState {
         completed_at: None,
         items: Items::from_iter([source("chr1", ItemStatus::Finished), source("chr2", ItemStatus::Failed)]),
         transition_count: 1,
-        other_change_count: 0,
+        changes_towards_limit: 0,
         since: at("2026-03-01T08:05:00.25Z"),
         last_seen: at("2026-03-01T08:06:00Z"),
         vanished_at: None,

@@ -16,14 +16,14 @@ use crate::healthomics::aws::errors::{
     causes, chain_contains, chain_text, code_and_message, reason_of_code, reason_of_status, unexpected_body_message,
 };
 
-/// Describes a source in error messages.
+/// Describes a source: for error messages, and whether its errors may come from SSO.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SourceInfo {
     /// Such as `profile "lab"`.
     pub(super) name: String,
     /// The role that the SDK assumes for this source.
     pub(super) role_arn: Option<String>,
-    /// The profile, if its credentials come from SSO.
+    /// The profile, if the SDK fetches its credentials from SSO.
     pub(super) sso_profile: Option<String>,
 }
 
@@ -58,8 +58,8 @@ pub(super) fn classify(source: &SourceInfo, error: &CredentialsError) -> Credent
     let detail = call.as_ref().and_then(|call| call.response.clone()).unwrap_or_else(|| chain_text(error));
     let name = match (call.as_ref().and_then(|call| call.action), &source.role_arn) {
         (None, _) => source.name.clone(),
-        // A profile may have SSO settings and a `role_arn`: the SDK then calls `sso:GetRoleCredentials`, and assumes `role_arn` with the
-        // result. So only an action of STS is about `role_arn`.
+        // A profile with SSO settings and a `role_arn` may be its own `source_profile`. The SDK then calls `sso:GetRoleCredentials`, and
+        // assumes `role_arn` with the result. So only an action of STS is about `role_arn`.
         (Some(action), Some(role)) if action.starts_with("sts:") => format!("{action} on {role}"),
         (Some(action), _) => format!("{action} for {}", source.name),
     };

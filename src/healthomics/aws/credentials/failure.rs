@@ -82,7 +82,7 @@ impl CredentialFailure {
         Self::with_remedy(problem, source, detail, remedy)
     }
 
-    /// The AWS SDK's files cannot be used.
+    /// `error` is from `sdk_files::check`, so never `NoRegion`.
     pub(in super::super) fn from_files_error(error: &TargetError) -> Self {
         let problem = match error {
             TargetError::FilesTimeout(_) => CredentialProblem::TimedOut,

@@ -1,6 +1,7 @@
-//! The credentials of a target: from the configured profile, or in the order of AWS's own chain. A configured role is then assumed with
-//! them. refwatch itself looks for keys in the environment, unless a profile is configured, and follows the profiles. If neither has
-//! credentials, and no profile is configured, the SDK's chain is used (web identity, container, instance).
+//! The credentials of a target. With a configured profile: from that profile. Otherwise: from keys in the environment, from the profile
+//! that the environment selects or the default one, or from the rest of AWS's chain (web identity, container, instance). refwatch itself
+//! looks for keys in the environment, follows the profiles and runs credential processes. The SDK does the rest. A configured role is then
+//! assumed with the result.
 //!
 //! At most one fetch runs at a time for a target, also if its SDK client has been replaced. A fetch ends before the timeout of the request:
 //! the error of that timeout would not name the source that does not respond. The SDK caches the credentials; this module does not.
@@ -61,13 +62,12 @@ struct FetchingProvider {
     source: CredentialSource,
 }
 
-/// A place from which credentials come, such as STS, SSO, a metadata service, a credential process, a file or the environment. An assumed
-/// role is a source that gets its credentials from a lower source. `AssumeRoleProvider` calls the lower source, so a source implements
-/// `ProvideCredentials`. If the lower source fails, the error of the role wraps its [`CredentialFailure`], which `classify` finds and
-/// reports.
+/// A place from which credentials come, such as STS, SSO, a metadata service, a credential process, a file or the environment. Sources
+/// nest: an assumed role is a source that contains, inside the SDK's provider, the source with whose credentials the role is assumed. The
+/// SDK takes that inner source as `ProvideCredentials`, so a source implements it. If the inner source fails, the error of the role
+/// contains the inner source's [`CredentialFailure`]. `classify` finds and reports that failure.
 #[derive(Debug)]
 struct CredentialSource {
-    /// Only for error messages.
     info: SourceInfo,
     provider: SharedCredentialsProvider,
     /// The token file that the profile names, for `sdk_files::check`.
@@ -79,10 +79,10 @@ impl CredentialFetcher {
         Self { clock, deadline: config.timeout.mul_f64(DEADLINE_FRACTION), last_failure: Arc::default() }
     }
 
-    /// Returns `sdk` with a provider of the credentials that `config` asks for. Keys in environment variables, and in a
-    /// profile that a `source_profile` names, are read now. All other credentials are fetched at the first request.
+    /// Returns `sdk` with a provider of the credentials that `config` asks for. Of the credentials, reads only access keys
+    /// now: those in environment variables, and those of a profile at the end of a chain of `source_profile`s.
     pub(super) async fn with_credentials_provider(&self, config: &TargetConfig, sdk: SdkConfig) -> SdkConfig {
-        let mut source = target_source(config, &sdk).await;
+        let mut source = source_without_configured_role(config, &sdk).await;
         if let Some(arn) = config.role_arn.clone() {
             source =
                 role_source(source, Role { arn, external_id: config.external_id.clone(), session_name: None }, &sdk)
@@ -112,8 +112,8 @@ impl CredentialFetcher {
     }
 }
 
-/// The source of the target's credentials. If a role is configured, it is assumed with these.
-async fn target_source(config: &TargetConfig, sdk: &SdkConfig) -> CredentialSource {
+/// The source of the target's credentials, including roles of profiles. The caller adds the configured role.
+async fn source_without_configured_role(config: &TargetConfig, sdk: &SdkConfig) -> CredentialSource {
     // A simulated target sends its requests to refwatch's own simulator, which accepts any keys.
     if config.simulated {
         let keys = Credentials::new("simulated", "simulated", None, None, "simulated");

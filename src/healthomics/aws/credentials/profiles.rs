@@ -16,6 +16,7 @@ use crate::healthomics::aws::errors::chain_text;
 
 #[derive(Debug)]
 pub(super) struct ProfileSource {
+    /// The source at the end of the chain of profiles.
     pub(super) base: Base,
     /// The first role is assumed with the credentials of `base`, every later role with those of the role before it.
     pub(super) roles: Vec<Role>,
@@ -98,8 +99,8 @@ fn own_source(profile: &Profile) -> Option<Base> {
     const ACCESS_KEYS: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
     let has_any = |names: &[&str]| names.iter().any(|name| profile.get(name).is_some());
     let (is_sso, is_role) = (has_any(&SSO_SESSION) || has_any(&SSO_ACCOUNT_OR_ROLE), has_any(&["role_arn"]));
-    // An SSO session with neither `sso_account_id` nor `sso_role_name` gives no credentials, and the SDK ignores the profile's process and
-    // access keys. If one of `SETTINGS_OVER_PROCESS` is set, the SDK uses it or reports an error.
+    // `None`: an SSO session with neither `sso_account_id` nor `sso_role_name` gives no credentials, and makes the SDK ignore the profile's
+    // process and access keys. Not if one of `SETTINGS_OVER_PROCESS` is set: the SDK then uses that setting or reports an error.
     if is_sso && !has_any(&SSO_ACCOUNT_OR_ROLE) && !has_any(&SETTINGS_OVER_PROCESS) {
         return None;
     }
@@ -109,10 +110,12 @@ fn own_source(profile: &Profile) -> Option<Base> {
     if let Some(command) = profile.get("credential_process").filter(|_| !sdk_ignores_process) {
         return Some(Base::Process(CredentialProcess::new(profile.name(), command, profile.get("aws_account_id"))));
     }
+    // `credential_source` and `web_identity_token_file` override SSO, `login_session` does not.
+    let uses_sso = has_any(&SSO_ACCOUNT_OR_ROLE) && !has_any(&["credential_source", "web_identity_token_file"]);
     let info = SourceInfo {
         name: format!("profile \"{}\"", profile.name()),
         role_arn: profile.get("role_arn").map(str::to_owned),
-        sso_profile: has_any(&SSO_ACCOUNT_OR_ROLE).then(|| profile.name().to_owned()),
+        sso_profile: uses_sso.then(|| profile.name().to_owned()),
     };
     let has_credentials = is_sso || is_role || has_any(&SETTINGS_OVER_PROCESS) || has_any(&ACCESS_KEYS);
     let token_file = profile.get("web_identity_token_file").map(PathBuf::from);
