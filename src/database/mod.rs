@@ -143,8 +143,8 @@ impl Database {
         if change.is_empty() {
             return Ok(());
         }
-        let (target_job, change) = (target_job.clone(), change.clone());
-        self.request(|reply| Request::Append(Box::new(QueuedChange { target_job, change, reply }))).await
+        let queued = |reply| QueuedChange { target_job: target_job.clone(), change: change.clone(), reply };
+        self.request(|reply| Request::Append(Box::new(queued(reply)))).await
     }
 
     /// Deletes the rows of every job whose end was observed before `cutoff`. Returns the number of jobs. It uses small transactions,

@@ -36,10 +36,8 @@ const UNSEEN_RETENTION_MIN: Duration = Duration::from_hours(1);
 pub(crate) struct JobWatcher {
     context: Arc<TaskContext>,
     poller: Poller,
-    /// The view as this task has last changed it. `publish_state` publishes a copy.
-    view: WatchStatus,
-    /// Saved with each transition.
-    watch_info: Arc<WatchInfo>,
+    /// The view as this task has last changed it. Published by `publish_state`; a later change copies it first.
+    view: Arc<WatchStatus>,
     started: Monotonic,
     /// `remove_after` of a discovered job. `None`: the job has its own entry.
     retention: Option<Duration>,
@@ -56,15 +54,10 @@ impl JobWatcher {
         id: Arc<TargetJob>,
         JobSettings { name, labels, remove_after: retention, .. }: JobSettings,
     ) -> Self {
-        let view = WatchStatus::new(id, name, labels, Arc::clone(poller.aws_region()));
-        let watch_info = Arc::new(WatchInfo {
-            region: Arc::clone(&view.aws_region),
-            name: Arc::clone(&view.name),
-            labels: Arc::clone(&view.labels),
-        });
+        let view = Arc::new(WatchStatus::new(id, name, labels, Arc::clone(poller.aws_region())));
         let (now, failures, logged_limits) = (context.clock.now(), FailureLog::default(), BTreeSet::new());
         let started = now.monotonic;
-        let mut watcher = Self { context, poller, view, watch_info, started, retention, failures, logged_limits };
+        let mut watcher = Self { context, poller, view, started, retention, failures, logged_limits };
         watcher.publish_state(now);
         watcher
     }
@@ -92,7 +85,7 @@ impl JobWatcher {
                 continue;
             };
             if let Some(transition) = &mut decision.change.transition {
-                transition.watch = Some(Arc::clone(&self.watch_info));
+                transition.watch = Some(Arc::new(self.watch_info()));
             }
             if !self.commit(&decision.change, stop).await? {
                 return Ok(());
@@ -104,6 +97,12 @@ impl JobWatcher {
                 return Ok(());
             }
         }
+    }
+
+    /// Saved with each transition.
+    fn watch_info(&self) -> WatchInfo {
+        let WatchStatus { name, labels, aws_region, .. } = &*self.view;
+        WatchInfo { region: Arc::clone(aws_region), name: Arc::clone(name), labels: Arc::clone(labels) }
     }
 
     fn is_discovered(&self) -> bool {
@@ -173,8 +172,8 @@ impl JobWatcher {
                         kind = %self.view.id.key.kind, store_id = %self.view.id.key.store, job_id = %self.view.id.key.job,
                         "polls succeed again");
                 }
-                self.view.up = Some(true);
-                self.view.last_successful_poll = Some(at.wall);
+                let view = Arc::make_mut(&mut self.view);
+                (view.up, view.last_successful_poll) = (Some(true), Some(at.wall));
             }
             Some(failure) => self.record_failure(failure, at.wall),
         }
@@ -197,7 +196,7 @@ impl JobWatcher {
     fn on_limit(&mut self, limit: Limit) {
         self.context.instruments.count_exceeded(limit);
         if self.logged_limits.insert(limit) {
-            let WatchStatus { id, name, .. } = &self.view;
+            let WatchStatus { id, name, .. } = &*self.view;
             warn!(event = "limit_exceeded", watch = &**name, target = %id.target, kind = %id.key.kind,
                 store_id = %id.key.store, job_id = %id.key.job, limit = limit.label(),
                 "the service returned more than {} {}; the rest is ignored", limit.max(), limit.text());
@@ -208,7 +207,7 @@ impl JobWatcher {
     fn record_failure(&mut self, RequestFailure { reason, message, .. }: RequestFailure, at: Timestamp) {
         let is_parked = matches!(self.poller.next_action(), NextAction::Parked(_));
         let should_log = self.failures.should_log(reason, is_parked || reason.info().needs_operator);
-        let WatchStatus { id, name, up, recent_failures, .. } = &mut self.view;
+        let WatchStatus { id, name, up, recent_failures, .. } = Arc::make_mut(&mut self.view);
         if should_log {
             warn!(event = "poll_failed", watch = &**name, target = %id.target, kind = %id.key.kind,
                 store_id = %id.key.store, job_id = %id.key.job, reason = reason.label(), "{message}");
@@ -222,15 +221,16 @@ impl JobWatcher {
 
     /// Copies the known state and the next action to the view, publishes the view, and reports both to the registry.
     fn publish_state(&mut self, now: Now) {
-        self.view.known = self.poller.known().cloned();
-        self.view.next_poll = self.poller.due().and_then(|due| wall_time_of(due, now));
-        self.view.state = match self.poller.next_action() {
+        let view = Arc::make_mut(&mut self.view);
+        view.known = self.poller.known().cloned();
+        view.next_poll = self.poller.due().and_then(|due| wall_time_of(due, now));
+        view.state = match self.poller.next_action() {
             NextAction::PollAt(_) => WatchState::Live,
             NextAction::Finished(_) => WatchState::Finished,
             NextAction::Parked(reason) => WatchState::Parked(reason.clone()),
         };
         self.poller.report_to_registry();
-        self.context.shared.publish(self.view.clone());
+        self.context.shared.publish(Arc::clone(&self.view));
     }
 
     /// Adds the detection delay and the duration of an ended job to their histograms. Negative times are not added.
@@ -256,7 +256,7 @@ impl JobWatcher {
     }
 
     fn publish_transition(&self, transition: Transition) {
-        let WatchStatus { name, id, .. } = &self.view;
+        let WatchStatus { name, id, labels, aws_region, .. } = &*self.view;
         let TargetJob { target, key } = &**id;
         let Transition {
             from,
@@ -269,7 +269,6 @@ impl JobWatcher {
             anomaly,
             watch: _,
         } = &transition;
-        let labels = &*self.watch_info.labels;
         // Discovered jobs share the name of their `[[store]]` entry.
         let title = if self.is_discovered() { format!("{name}/{}", key.job) } else { name.to_string() };
         // `event!` needs a constant level, so the macro writes the fields once for both levels.
@@ -291,7 +290,7 @@ impl JobWatcher {
             created_at = created_at.map(tracing::field::display),
             completed_at = completed_at.map(tracing::field::display),
             anomaly = anomaly.map(Anomaly::as_str),
-            region = &*self.watch_info.region,
+            region = &**aws_region,
             labels = (!labels.is_empty()).then(|| tracing::field::debug(labels)),
             "{title}: {}{to}", from.as_ref().map(|from| format!("{from} → ")).unwrap_or_default(),
         )

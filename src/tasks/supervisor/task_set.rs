@@ -98,17 +98,20 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> TaskSet<K, E> {
         self.pending_exits.retain(|exit| exit.key() != Some(&key));
         let (stop, mut stop_receiver) = oneshot::channel();
         let runs_from = self.clock.now().monotonic + restart_delay(restarts);
-        let delay = self.clock.sleep_until(runs_from);
-        self.join_map.spawn(key.clone(), async move {
-            if restarts > 0 {
+        if restarts == 0 {
+            // Not in the block below, which would hold the task twice.
+            self.join_map.spawn(key.clone(), task(stop_receiver));
+        } else {
+            let delay = self.clock.sleep_until(runs_from);
+            self.join_map.spawn(key.clone(), async move {
                 tokio::select! {
                     biased;
                     _ = &mut stop_receiver => return Ok(()),
                     () = delay => {}
                 }
-            }
-            task(stop_receiver).await
-        });
+                task(stop_receiver).await
+            });
+        }
         self.handles.insert(key, TaskHandle { stop, restarts, runs_from });
     }
 
