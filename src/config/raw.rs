@@ -269,9 +269,9 @@ fn store_id_and_type<'a>(
 pub(super) struct ParsedFile {
     pub source: SourceText,
     pub is_syntax_valid: bool,
-    /// Invalid values are absent. `resolve` and `cross_check` cannot distinguish an invalid value from an absent one. So they report an absent
-    /// value only if the file has no problem yet. If `is_syntax_valid` is false, all values are absent, except in `main_settings`. An included file has only the keys
-    /// of `IncludedRootTable`.
+    /// Invalid values are absent. `resolve` and `cross_check` cannot distinguish an invalid value from an absent one. So they report an
+    /// absent value only if the file has no problem yet. If `is_syntax_valid` is false, all values are absent, except in `main_settings`. An
+    /// included file has only the keys of `IncludedRootTable`.
     pub root: RootTable,
     pub problems: Vec<Problem>,
 }

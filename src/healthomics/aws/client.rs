@@ -93,8 +93,8 @@ impl AwsFactory {
 }
 
 impl ServiceFactory for AwsFactory {
-    /// Of the credentials, reads only access keys now: those in environment variables, and those of a profile at the end of a chain of
-    /// `source_profile`s. All others are fetched at the first request: a credential process by refwatch, the rest by the SDK.
+    /// Reads access keys in environment variables, and those of a profile at the end of a chain of `source_profile`s. Other credentials are
+    /// fetched at the first request: a credential process by refwatch, the rest by the SDK.
     fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a> {
         Box::pin(async move {
             environment::check_variables(config)?;

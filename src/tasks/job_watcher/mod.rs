@@ -90,7 +90,7 @@ impl JobWatcher {
             if !self.commit(&decision.change, stop).await? {
                 return Ok(());
             }
-            // Of the jobs that are still polled, a vanished one expires only after another 404, and an unseen one only after a 404 or 403.
+            // While it is polled, a vanished job expires only after another 404, and an unseen job only after a 404 or 403.
             let may_expire = decision.may_expire(self.poller.known().map(AsRef::as_ref));
             self.record_and_publish(decision);
             if may_expire && self.remaining_retention() == Some(Duration::ZERO) {
@@ -244,8 +244,8 @@ impl JobWatcher {
         {
             instruments.detection_delay.observe(delay.as_secs_f64());
         }
-        // Both times are from AWS, so the duration is known even if the first observation shows the end. It is added only at the first end
-        // of a job: the database shows whether the job has ended before (`ended_once`), so neither a reopening nor a restart adds it again.
+        // Both times are from AWS, so the duration is known even if the first observation shows the end. Only the first end
+        // of a job is added. The database shows whether a job has ended before (`ended_once`), also after a restart.
         let created_at = self.view.known.as_ref().and_then(|known| known.created_at);
         if !ended_before
             && let Some(created_at) = created_at

@@ -216,8 +216,8 @@ impl Lister {
         }
     }
 
-    /// Lists up to [`PART_PAGES_MAX`] pages. Without discovery the listing ends once all listable jobs were listed. Returns why some or all
-    /// of the new jobs are not watched; `None` if all are.
+    /// Lists up to [`PART_PAGES_MAX`] pages. Without discovery the listing ends once all listable jobs were listed. Returns the reason if
+    /// new jobs are not watched.
     async fn list_part(&mut self, listable: &ListableJobs) -> Result<Option<String>, RequestFailure> {
         let to_continue = self.to_continue.take();
         let new_listing = || Listing { created_after: self.created_after(listable), ..Listing::default() };

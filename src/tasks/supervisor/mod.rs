@@ -228,9 +228,9 @@ impl Supervisor {
     /// Publishes the health of the targets that get requests: those of polled jobs and of stores with discovery. Targets without requests
     /// are left out: if one was down, no request could show its recovery, and the daemon would never be ready.
     ///
-    /// Only `apply` sets which targets are published. What is published is a receiver for each target ([`Target::subscribe_down_message`]),
-    /// so readers always see its current health. If the last polled job of a target ends, the target stays published, which does no harm:
-    /// it is up, because the poll that saw the end succeeded.
+    /// Only `apply` sets which targets are published. For each target it publishes a receiver ([`Target::subscribe_down_message`]), so
+    /// readers always see the current health. A target stays published after the end of its last polled job. The target is then up, because
+    /// the last poll succeeded.
     fn publish_target_health(&self) {
         let polled = self.registries.iter().filter(|(_, registry)| registry.has_jobs_to_poll()).map(|(store, _)| store);
         let used: BTreeSet<_> = polled.chain(self.config.watch_list.stores.keys()).map(|store| &store.target).collect();

@@ -151,6 +151,20 @@ fn fault_040_an_expired_sso_session_is_reported_with_the_login_command() {
 }
 
 #[test]
+fn a_web_identity_that_overrides_sso_fails_without_advice_to_log_in_with_sso() {
+    let workspace = Workspace::new();
+    let service = Service::new(|request| job(request, &json!({})));
+    fs::create_dir(workspace.path(".aws")).expect("a directory");
+    let sso = "sso_start_url = https://example.awsapps.com/start\nsso_region = us-west-2\nsso_account_id = 123456789012\nsso_role_name = a\n";
+    let web_identity = "role_arn = arn:aws:iam::123456789012:role/a\nweb_identity_token_file = /missing/token\n";
+    workspace.write(".aws/config", &format!("[profile web]\n{sso}{web_identity}"));
+    let text = config(&[("default", service.address, "profile = \"web\"")], &[("default", STORE, JOB)]);
+    let (_daemon, address) = daemon(&workspace, &text, &[]);
+    let reason = ready(address, 503);
+    assert!(reason.contains("cannot get credentials: profile \"web\"") && !reason.contains("sso login"), "{reason}");
+}
+
+#[test]
 fn fault_041_without_credentials_the_daemon_starts_and_reports_what_is_missing() {
     let workspace = Workspace::new();
     let service = Service::new(|request| job(request, &json!({})));

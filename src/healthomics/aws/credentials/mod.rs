@@ -79,8 +79,7 @@ impl CredentialFetcher {
         Self { clock, deadline: config.timeout.mul_f64(DEADLINE_FRACTION), last_failure: Arc::default() }
     }
 
-    /// Returns `sdk` with a provider of the credentials that `config` asks for. Of the credentials, reads only access keys
-    /// now: those in environment variables, and those of a profile at the end of a chain of `source_profile`s.
+    /// Returns `sdk` with a provider of the credentials that `config` asks for. `AwsFactory::build` says which credentials are read now.
     pub(super) async fn with_credentials_provider(&self, config: &TargetConfig, sdk: SdkConfig) -> SdkConfig {
         let mut source = source_without_configured_role(config, &sdk).await;
         if let Some(arn) = config.role_arn.clone() {
