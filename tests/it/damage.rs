@@ -12,7 +12,7 @@ use refwatch::core::transition::{Detail, ItemTransition, Transition};
 use refwatch::database::{Database, FileError, Filter, JobQuery};
 
 use crate::campaigns::{env_number, print_summary};
-use crate::database::{TestDatabase, at, full_change, id, transition};
+use crate::database::{TestDatabase, at, full_change, id, open_when_unlocked, transition};
 use crate::process::{Workspace, eventually, get, metric};
 
 /// File contents by name.
@@ -168,7 +168,7 @@ async fn fault_076_damage_detected_by_sqlite_is_quarantined_and_other_damage_doe
             let change = full_change(Some("IN_PROGRESS"), "CANCELLED", 20);
             if database.append(&id(1), &change).await.is_err() {
                 database.close().await;
-                database = Database::open(&db.path, &db.instruments).expect(&context);
+                database = open_when_unlocked(&db.path, &db.instruments).expect(&context);
                 assert_eq!(db.instruments.database_quarantined.get(), 1, "{context}");
                 database.append(&id(1), &change).await.expect(&context);
             }

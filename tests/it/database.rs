@@ -27,6 +27,14 @@ pub(crate) struct TestDatabase {
     pub(crate) instruments: Instruments,
 }
 
+/// Opens a database that may have been closed just now. A process that another test starts inherits its lock until `exec`.
+pub(crate) fn open_when_unlocked(path: &Path, instruments: &Instruments) -> Result<Database, FileError> {
+    eventually("the database's lock", || match Database::open(path, instruments) {
+        Err(FileError::InUse { .. }) => None,
+        opened => Some(opened),
+    })
+}
+
 impl TestDatabase {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
@@ -35,12 +43,8 @@ impl TestDatabase {
         Self { directory, path, instruments: Instruments::new().expect("names") }
     }
 
-    /// Opens the database once its lock is free. A process that another test forks briefly inherits the lock of a closed database.
     pub(crate) fn open(&self) -> Database {
-        eventually("the database's lock", || match Database::open(&self.path, &self.instruments) {
-            Err(FileError::InUse { .. }) => None,
-            opened => Some(opened.expect("a database")),
-        })
+        open_when_unlocked(&self.path, &self.instruments).expect("a database")
     }
 
     pub(crate) fn open_error(&self) -> FileError {

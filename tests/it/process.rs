@@ -32,6 +32,12 @@ pub(crate) fn eventually<T>(expected: &str, mut check: impl FnMut() -> Option<T>
     panic!("{expected}: not within {DEADLINE:?}");
 }
 
+/// Waits until nothing listens. A process that another test starts inherits a listener of this process until `exec`.
+#[track_caller]
+pub(crate) fn expect_closed(address: SocketAddr) {
+    eventually("a closed port", || TcpStream::connect(address).is_err().then_some(()));
+}
+
 #[expect(clippy::disallowed_methods, reason = "between two checks of a state")]
 pub(crate) fn pause() {
     std::thread::sleep(CHECK_INTERVAL);

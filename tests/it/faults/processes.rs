@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::service::{JOB, STORE, Service};
 use super::terminals::Terminal;
 use crate::disk_faults::skipped;
-use crate::process::{Process, Workspace, between, eventually, with_prefix};
+use crate::process::{Process, Workspace, between, eventually, expect_closed, with_prefix};
 
 const SIMULATE: [&str; 5] = ["simulate", "--listen", "127.0.0.1:0", "--mean-seconds", "600"];
 const DEMO: [&str; 3] = ["demo", "--listen", "127.0.0.1:0"];
@@ -131,7 +131,7 @@ fn fault_147_demo_and_simulate_end_with_their_terminal() {
         assert!(TcpStream::connect(address).is_ok());
         // This closes the terminal.
         drop(terminal);
-        eventually("the port to be free", || TcpStream::connect(address).is_err().then_some(()));
+        expect_closed(address);
     }
     eventually("no files", || demo_directories(&workspace).is_empty().then_some(()));
 }

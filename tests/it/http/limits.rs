@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use super::*;
+use crate::process::expect_closed;
 
 #[tokio::test]
 async fn fault_105_an_unknown_path_returns_404() {
@@ -251,5 +252,5 @@ async fn a_stop_ends_idle_connections_and_the_server() {
     server.stop.cancel();
     tokio::time::timeout(DEADLINE, server.tasks.join_next()).await.expect("the server stops").unwrap().unwrap();
     assert!(read_to_end(&mut idle).await.starts_with("TTP/1.1 200 OK"));
-    assert!(TcpStream::connect(server.address).await.is_err());
+    expect_closed(server.address);
 }

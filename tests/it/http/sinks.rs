@@ -7,6 +7,7 @@ use refwatch::database::{DeliveryOutcome, DeliveryStep};
 use refwatch::state::{SinkState, SinkStatus};
 
 use super::*;
+use crate::database::open_when_unlocked;
 
 /// With one time for all.
 pub(super) fn publish_daemon(Server { shared, .. }: &Server, time: &str) {
@@ -100,7 +101,7 @@ async fn the_status_page_has_a_row_per_sink_and_counts_those_that_are_down() {
 #[tokio::test]
 async fn the_page_of_a_job_shows_its_notifications_that_wait_or_have_failed() {
     let server = Server::start().await;
-    let database = Database::open(&server.database, &server.instruments).unwrap();
+    let database = open_when_unlocked(&server.database, &server.instruments).unwrap();
     let now = at("2026-03-01T09:00:00Z");
     let sink: Arc<str> = "pipeline".into();
     database.synchronize_sinks([(Arc::clone(&sink), "1".to_owned())].into(), now).await.unwrap();

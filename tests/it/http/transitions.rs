@@ -3,11 +3,12 @@
 use refwatch::database::Filter;
 
 use super::*;
+use crate::database::open_when_unlocked;
 
 impl Server {
     /// Saves a row and returns its id.
     async fn append(&self, (id, change): (TargetJob, Change)) -> i64 {
-        let database = Database::open(&self.database, &self.instruments).unwrap();
+        let database = open_when_unlocked(&self.database, &self.instruments).unwrap();
         database.append(&id, &change).await.unwrap();
         database.close().await;
         let rows = DatabaseReader::new(&self.database).rows::<Transition>(&Filter::default()).unwrap();

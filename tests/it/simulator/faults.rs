@@ -1,6 +1,7 @@
 //! Each fault of the simulator produces the response or connection failure that its name says.
 
 use super::*;
+use crate::process::expect_closed;
 use refwatch::simulator::{Fault, FaultRate};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -184,5 +185,5 @@ async fn a_hanging_request_ends_with_the_simulator_and_frees_the_port() {
     tokio::time::timeout(DEADLINE, simulator.stop()).await.expect("it stops");
     let outcome = tokio::time::timeout(DEADLINE, hanging.join_next()).await.expect("the request ends");
     assert!(outcome.expect("a request").expect("no panic").is_err(), "no response");
-    assert!(TcpStream::connect(address).await.is_err());
+    expect_closed(address);
 }
