@@ -74,15 +74,17 @@ impl JobWatcher {
                     () = self.poller.wait_for_reopening_hint() => {}
                 }
             }
-            let decision = tokio::select! {
+            let mut decision = tokio::select! {
                 biased;
                 _ = &mut *stop => return self.save_last_seen().await,
-                decision = self.poller.poll() => decision,
-            };
-            let Some(mut decision) = decision else {
-                // The routine interval may have changed, so the view gets the new time of the next poll.
-                self.publish_state(self.context.clock.now());
-                continue;
+                polled = self.poller.poll() => match polled {
+                    Some(decision) => decision,
+                    None => {
+                        // The routine interval may have changed, so the view gets the new time of the next poll.
+                        self.publish_state(self.context.clock.now());
+                        continue;
+                    }
+                },
             };
             if let Some(transition) = &mut decision.change.transition {
                 transition.watch = Some(Arc::new(self.watch_info()));
@@ -135,7 +137,8 @@ impl JobWatcher {
             return Ok(());
         };
         let detail = Detail { kind: DetailKind::StillSeen, value: None, observed_at: known.last_seen };
-        self.try_commit(&Change { details: vec![detail], ..Change::default() }).await?;
+        let change = Change { details: vec![detail], ..Change::default() };
+        self.try_commit(&change).await?;
         Ok(())
     }
 
