@@ -181,8 +181,8 @@ pub struct StoreStatus {
     pub listed_at: Option<Timestamp>,
     /// Why new jobs cannot be discovered. May quote the service.
     pub error: Option<String>,
-    /// Why some jobs were not discovered: the limit that was exceeded, as text.
-    pub undiscovered_because: Option<String>,
+    /// The exceeded limit, as text, if a limit excluded some jobs.
+    pub exceeded_limit: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -282,13 +282,8 @@ impl SharedState {
     /// Changes the published status of a store. A new store starts with an empty status.
     pub fn update_store(&self, id: &TargetStore, change: impl FnOnce(&mut StoreStatus)) {
         let mut inner = self.write();
-        let new = || StoreStatus {
-            id: id.clone(),
-            name: "".into(),
-            listed_at: None,
-            error: None,
-            undiscovered_because: None,
-        };
+        let new =
+            || StoreStatus { id: id.clone(), name: "".into(), listed_at: None, error: None, exceeded_limit: None };
         change(Arc::make_mut(inner.stores.entry(id.clone()).or_insert_with(|| Arc::new(new()))));
     }
 

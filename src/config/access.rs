@@ -59,9 +59,9 @@ impl PasswordHash {
         }
         let is_correct = bcrypt::verify(password, self.text.expose()).unwrap_or(false);
         if !is_correct {
+            // Only the time matters. With c = `self.cost`, `bcrypt::verify` took 2^c rounds. The loop takes 2^c + 2^(c+1) + … +
+            // 2^(cost_max-1) rounds. Together these are 2^cost_max.
             for cost in self.cost..cost_max {
-                // Only the time matters. `bcrypt::verify` took 2^cost rounds. These take 2^cost + 2^(cost+1) + … + 2^(cost_max-1) more. The
-                // sum is 2^cost_max.
                 drop(bcrypt::hash_with_salt(password, cost, [0; 16]));
             }
         }

@@ -291,9 +291,9 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports durations of stores that are longer than `retention`, after which the rows of an ended job are deleted. With a longer
-    /// `created_within`, refwatch could discover such a job again when the store's lister next starts. The rows of a job that is still
-    /// shown are not deleted, so a longer `remove_after` would keep them beyond `retention`.
+    /// Reports durations of stores that are longer than `retention`, after which the rows of an ended job are deleted. `created_within`
+    /// applies each time refwatch starts to list the store. If it is longer, a restart could discover such a job again. The rows of a job
+    /// that is still shown are not deleted, so a longer `remove_after` would keep them beyond `retention`.
     fn check_against_retention(&mut self, file: usize, retention: Duration) {
         for store in self.files[file].root.store.iter().flatten() {
             let Some((id, _)) = store.store_id_and_type() else { continue };
@@ -312,13 +312,13 @@ impl Checker<'_> {
         }
     }
 
-    /// An id that is a store in one entry and a job in another does not occur by chance: it has at least 10 digits. One of the two entries
-    /// has its ids swapped. This reports an entry (store S, job J), where J is a store elsewhere, unless S is more likely to be a store
-    /// than J. Let first(X) be the first entry with X as its store. The entry is not reported in these cases:
+    /// Reports a `[[job]]` entry (store S, job J) if another entry has J as its store: one of the two ids is wrong, because an id has at
+    /// least 10 digits. Let first(X) be the first entry with X as its store. The entry is not reported if S is more likely to be a store
+    /// than J:
     /// 1. first(S) and first(J) are in different files, and first(S) comes first.
     /// 2. first(S) and first(J) are in one file, and more entries of that file use S than J as their store.
-    /// 3. As 2, but with equal numbers: first(S) comes first, and the mirrored entry (store J, job S) exists. That entry is reported
-    ///    instead.
+    /// 3. As 2, but with equal numbers: first(S) comes first, and the mirrored entry (store J, job S) exists, which is reported instead.
+    ///    Without a mirrored entry, this entry is the only one that can be reported.
     fn check_swapped_ids(&mut self, entries: &[Watch<'_>]) {
         // For each store, the index of its first entry, and the number of its entries in that entry's file.
         let mut stores: BTreeMap<&str, (usize, usize)> = BTreeMap::new();

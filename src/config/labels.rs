@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::reader::{Field, Map, Reader};
+use super::reader::{KeyContent, Map, Reader};
 use super::values::{Invalid, ValueType, no_candidates, pattern_schema, read_text, regex, require, value_type};
 use crate::core::job::Labels;
 use crate::core::sanitize::is_unsafe_to_display;
@@ -30,8 +30,8 @@ pub(super) struct LimitedLabels;
 
 type LabelMap = Map<LabelName, LabelValue>;
 
-impl Field for LimitedLabels {
-    type Parsed = <LabelMap as Field>::Parsed;
+impl KeyContent for LimitedLabels {
+    type Parsed = <LabelMap as KeyContent>::Parsed;
 
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Parsed {
         if value.get_ref().as_table().is_some_and(|labels| labels.len() > LABELS_MAX) {
@@ -53,7 +53,7 @@ fn label_value(text: &str) -> Result<String, String> {
 }
 
 /// The labels without invalid values, which are reported already.
-pub(super) fn valid_labels(parsed: <LimitedLabels as Field>::Parsed) -> Labels {
+pub(super) fn valid_labels(parsed: <LimitedLabels as KeyContent>::Parsed) -> Labels {
     parsed.into_iter().filter_map(|(name, value)| Some((name.into_inner(), value?.into_inner()))).collect()
 }
 

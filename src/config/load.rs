@@ -56,8 +56,8 @@ pub fn load_with(path: &Path, extra: &Path, text: &str) -> Result<Loaded, Proble
     load_files(path, Some(SourceText { path: extra.into(), text: text.to_owned() }))
 }
 
-/// Returns the settings of the main file, even after a syntax error: `parse_file` then reads no values. An invalid or missing setting has
-/// its default.
+/// Returns the settings of the main file. Unlike `parse_file`, it also reads the values of a file with a syntax error, as far as the parser
+/// understands them. An invalid or missing setting has its default.
 #[must_use]
 pub fn main_settings(path: &Path) -> Config {
     let (source, _) = SourceText::read(path, None);

@@ -1,7 +1,7 @@
 //! The tables and keys of the configuration files, before defaults are applied.
 //!
 //! The type of a key is a marker: it names the rule for reading the value. Most markers are in `values`. The parsed field has the type
-//! [`Field::Parsed`]. For example, the marker `LogFormatWord` reads a `LogFormat`. The suffix `Word` (one of a fixed set) or `Text`
+//! [`KeyContent::Parsed`]. For example, the marker `LogFormatWord` reads a `LogFormat`. The suffix `Word` (one of a fixed set) or `Text`
 //! distinguishes the marker from the type of the value.
 //!
 //! The comments on keys become the descriptions in the JSON Schema. docs/configuration.md repeats most of them. `requires` lists groups of
@@ -14,7 +14,7 @@ use toml::de::DeTable;
 
 use super::diagnostics::{Location, Problem, SourceText};
 use super::labels::LimitedLabels;
-use super::reader::{Field, Key, List, Map, Nested, Reader, Table, tables};
+use super::reader::{Key, KeyContent, List, Map, Nested, Reader, Table, tables};
 use super::sinks::{EventName, HeaderNameText, HeaderText, SinkFormatWord, SinkName, SinkTimeout, SinkUrlText};
 use super::urls::{EndpointUrl, ExternalUrl};
 use super::values::{
@@ -188,7 +188,7 @@ tables! {
         sequence_store_id: SequenceStoreIdText,
         /// The kinds of jobs to watch. The default is all kinds of the store.
         kinds: List<JobKindWord>,
-        /// The maximum age of a job when refwatch first lists the store. Not longer than `retention`.
+        /// How long ago a job may have been created when refwatch starts to list the store. Older jobs are not watched. Not longer than `retention`.
         created_within: CreatedWithin,
         /// How long a job stays on the page and in the metrics after its end. Not longer than `retention`.
         remove_after: RemoveAfter,

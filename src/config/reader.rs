@@ -1,7 +1,7 @@
 //! Parses the tables of one file in a single pass and collects all problems. An invalid value reads as absent, so parsing continues.
 //!
 //! [`tables!`] declares the keys of a table. It generates the table's struct, parser and JSON Schema, so that they have the same keys.
-//! The calls are `read_table` → `Table::read_fields` → `read_field` → `Field::read` → `read_value`, or again `read_table`.
+//! The calls are `read_table` → `Table::read_fields` → `read_field` → `KeyContent::read` → `read_value`, or again `read_table`.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -32,8 +32,8 @@ pub(super) struct Key {
     pub schema: fn() -> Json,
 }
 
-/// Declares tables. `requires` lists groups of keys; a table must have one key of each group. The type of a key is a [`Field`]. Only keys
-/// can have doc comments.
+/// Declares tables. `requires` lists groups of keys; a table must have one key of each group. The type of a key implements
+/// [`KeyContent`]. Only keys can have doc comments.
 macro_rules! tables {
     ($($name:ident, $table_name:literal requires $required:tt {
         $($(#[doc = $doc:literal])* $key:ident: $field:ty,)*
@@ -42,13 +42,13 @@ macro_rules! tables {
             #[derive(Debug, Default)]
             #[allow(non_snake_case, reason = "some keys are operations of AWS, such as GetReadSetImportJob")]
             pub(super) struct $name {
-                $($(#[doc = $doc])* pub $key: <$field as Field>::Parsed,)*
+                $($(#[doc = $doc])* pub $key: <$field as KeyContent>::Parsed,)*
             }
 
             impl Table for $name {
                 const NAME: &'static str = $table_name;
                 const KEYS: &'static [Key] = &[
-                    $(Key { name: stringify!($key), description: concat!($($doc),*), schema: <$field as Field>::schema },)*
+                    $(Key { name: stringify!($key), description: concat!($($doc),*), schema: <$field as KeyContent>::schema },)*
                 ];
                 const REQUIRED: &'static [&'static [&'static str]] = &$required;
 
@@ -63,7 +63,7 @@ pub(super) use tables;
 
 /// The content of a key: one value of a [`ValueType`], a [`List`], a [`Nested`] table, a [`Map`] or
 /// the table of labels.
-pub(super) trait Field {
+pub(super) trait KeyContent {
     /// An absent or invalid value reads as the default.
     type Parsed: Default;
 
@@ -75,7 +75,7 @@ pub(super) trait Field {
     fn schema() -> Json;
 }
 
-impl<V: ValueType> Field for V {
+impl<V: ValueType> KeyContent for V {
     type Parsed = Option<Spanned<V::Value>>;
 
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Parsed {
@@ -89,7 +89,7 @@ impl<V: ValueType> Field for V {
 
 pub(super) struct List<F>(PhantomData<F>);
 
-impl<F: Field> Field for List<F> {
+impl<F: KeyContent> KeyContent for List<F> {
     // `None`: the key is absent, or its value is not an array. An invalid element is `None`, or the default if it should be a table.
     type Parsed = Option<Vec<F::Parsed>>;
 
@@ -108,7 +108,7 @@ impl<F: Field> Field for List<F> {
 
 pub(super) struct Nested<T>(PhantomData<T>);
 
-impl<T: Table> Field for Nested<T> {
+impl<T: Table> KeyContent for Nested<T> {
     type Parsed = T;
 
     const TABLE_NAME: Option<&'static str> = Some(T::NAME);
@@ -129,7 +129,7 @@ impl<T: Table> Field for Nested<T> {
 /// A table whose keys are names of type `N`.
 pub(super) struct Map<N, F>(PhantomData<(N, F)>);
 
-impl<N: ValueType, F: Field> Field for Map<N, F> {
+impl<N: ValueType, F: KeyContent> KeyContent for Map<N, F> {
     type Parsed = Vec<(Spanned<N::Value>, F::Parsed)>;
 
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Parsed {
@@ -234,7 +234,7 @@ impl<'a> Reader<'a> {
         T::read_fields(self, table)
     }
 
-    pub(super) fn read_field<F: Field>(&mut self, key: &str, table: &DeTable<'_>) -> F::Parsed {
+    pub(super) fn read_field<F: KeyContent>(&mut self, key: &str, table: &DeTable<'_>) -> F::Parsed {
         table.get(key).map(|value| F::read(self, key, value)).unwrap_or_default()
     }
 

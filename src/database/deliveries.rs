@@ -1,8 +1,11 @@
 //! The queue of each sink: its cursor over the rows of jobs, the events that wait for delivery, and the failed events.
 //!
 //! The events in the rows after a sink's cursor are added to the table `deliveries`, and the cursor moves on. A delivered event leaves
-//! the table. Only the first waiting event of each job is due, so the events of a job are delivered in order. Each call is one
-//! transaction of the writer.
+//! the table. Only the first waiting event of each job is due, so the events of a job are delivered in order.
+//!
+//! A sink calls [`Database::step_deliveries`] again and again. In each step it reports the outcomes of its requests, and gets the events to
+//! send next. A sink is *unavailable* if it does not respond, or responds that it cannot accept requests now. Such a request has no
+//! outcome: the event stays due, and no rejection is counted. Each method of [`Database`] is one transaction of the writer.
 //!
 //! Columns of `deliveries`: `transition_id` is the id of the event. `attempts` counts its rejections by the receiver, and `at` is the time
 //! of the last one. An event whose row cannot be read fails without a request, and counts as one rejection.
@@ -64,9 +67,8 @@ pub struct DeliveryStep {
     pub in_flight: BTreeSet<i64>,
     /// How many more events the sink can send now.
     pub limit: usize,
-    /// Moves this many due events that are not in flight to the end, cyclically, before `limit` is applied. The caller passes how many
-    /// times in a row the sink was unavailable, so that each attempt begins with another event. A request to an unavailable sink has no
-    /// outcome: its event stays due, and would otherwise always be sent first.
+    /// How many times in a row the sink was unavailable. The due events that are not in flight are rotated by this number before `limit` is
+    /// applied, so each attempt begins with another event. Otherwise the same event would always be sent first, because it stays due.
     pub rotation: usize,
 }
 
@@ -90,8 +92,9 @@ pub struct StepResult {
     /// Due events that have failed in this step, because their rows were deleted or cannot be read.
     pub unreadable: usize,
     /// The earliest `next_attempt_at` after now: the caller must take a step then. It is [`DeliveryStep::now`] if an unreadable event has
-    /// failed in this step, because the next event of its job may be due. Commits, replays and outcomes cause steps of their own. The
-    /// caller may pause an unavailable sink for longer; this pause is not stored.
+    /// failed in this step, because the next event of its job may be due. The caller also takes a step after each commit, replay and
+    /// outcome, so events that become due by these are left out. The caller may pause an unavailable sink for longer; this pause is not
+    /// stored.
     pub next_due: Option<Timestamp>,
     /// The events that wait for delivery, those in flight included.
     pub waiting: u32,
@@ -105,7 +108,7 @@ pub struct StepResult {
 #[derive(Clone, Debug)]
 pub struct DueEvent {
     pub event: Event,
-    /// How often the event was rejected so far. The caller reports no outcome, and so no rejection, if the sink was unavailable.
+    /// How often the event was rejected so far.
     pub rejections: u32,
 }
 
@@ -127,7 +130,7 @@ pub struct UndeliveredEvent {
     pub target: String,
     /// The status, or `vanished`. Empty if its row was deleted.
     pub event_type: String,
-    /// How often the event was rejected so far. Requests while the sink was unavailable do not count.
+    /// How often the event was rejected so far.
     pub rejections: u32,
     /// Only a replay sends it again.
     pub has_failed: bool,
@@ -170,7 +173,7 @@ impl Database {
     /// Saves the outcomes, adds new events to the queue, and returns the queue.
     ///
     /// # Errors
-    /// The database cannot be written, or the writer has stopped. The step may be repeated; an attempt may then be counted twice.
+    /// The database cannot be written, or the writer has stopped. The step may be repeated; a rejection may then be counted twice.
     pub async fn step_deliveries(&self, step: DeliveryStep) -> Result<StepResult, WriterError> {
         self.transaction(move |transaction| step_queue(transaction, &step)).await
     }

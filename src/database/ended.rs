@@ -1,4 +1,4 @@
-//! Reads the ends of jobs, for the page of ended jobs. Some of these jobs are no longer watched.
+//! Reads the ends of jobs, for the page of ended jobs. The page also shows jobs that are no longer watched: they are only in the database.
 
 use std::ops::Range;
 

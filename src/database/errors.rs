@@ -115,8 +115,8 @@ pub enum WriterError {
 }
 
 impl FileError {
-    /// Whether the daemon tries again to open the database at its start: after an error of SQLite, while the disk is full, read-only or
-    /// failing, and while the writer's thread cannot start. Any other error then ends the daemon.
+    /// Whether a starting daemon keeps trying to open the database: after an error of SQLite, while the disk is full, read-only or
+    /// failing, and while the writer's thread cannot start. Any other error ends a starting daemon.
     #[must_use]
     pub fn is_retried(&self) -> bool {
         match self {
@@ -175,7 +175,7 @@ impl FileError {
     pub(super) fn system_mapper(path: &Path, operation: &'static str) -> impl Fn(io::Error) -> Self {
         move |error| match error.kind() {
             io::ErrorKind::PermissionDenied => {
-                Self::SystemDenied { path: path.into(), operation, reason: describe_users(path) }
+                Self::SystemDenied { path: path.into(), operation, reason: describe_user_and_owner(path) }
             }
             _ => Self::System { path: path.into(), operation, error },
         }
@@ -195,7 +195,7 @@ fn holder(pid: Option<u32>) -> String {
 }
 
 /// Names the user of this process, and the owner of the path or of its nearest ancestor with readable metadata.
-fn describe_users(path: &Path) -> String {
+fn describe_user_and_owner(path: &Path) -> String {
     let existing = path.ancestors().find_map(|path| Some((path, fs::metadata(path).ok()?)));
     let owner = existing.map(|(path, found)| format!(", and {} belongs to user {}", path.display(), found.uid()));
     format!("refwatch runs as user {}{}", rustix::process::geteuid().as_raw(), owner.unwrap_or_default())

@@ -272,7 +272,7 @@ impl DatabaseFile {
                 return Err(FileError::Moved { path: self.path.clone() });
             }
         }
-        // If an earlier call restored the file, but failed in the `sync` below, the copy is here already, and `locked_database` is `None`.
+        // If an earlier call made the copy and its `sync` (below) failed, the copy is at the path. Only the `sync` is repeated then.
         if at_path.is_none() {
             self.copy_to_path(connection)?;
         }

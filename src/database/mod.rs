@@ -1,8 +1,8 @@
 //! The database: the durable log of job changes and the queues of the sinks, in SQLite.
 //!
 //! [`Database`] appends changes and loads job states, both through one writer that owns the connection. [`DatabaseReader`] opens the file
-//! itself, with or without a running daemon. `deliveries` has the methods of both for the queues of the sinks, `queries` and `ended` have
-//! the other methods of the reader. Changes of jobs are added and, after the configured retention, deleted. They are never updated.
+//! itself, with or without a running daemon. The methods of both types for the queues of the sinks are in `deliveries`, the other methods
+//! of the reader in `queries` and `ended`. Changes of jobs are added and, after the configured retention, deleted. They are never updated.
 //!
 //! - A target is an AWS region or endpoint with credentials. A store is a resource of AWS, such as a reference store. It has jobs, and a
 //!   job has items. A [`TargetJob`] is a target, and the kind, store and id of a job: the rows of one job polled through two targets are

@@ -253,8 +253,8 @@ fn apply_transition(transition: Transition, before: Option<JobState>) -> JobStat
     }
 }
 
-/// Updates the state as `JobTracker` did. `changes_towards_limit` counts item transitions, and these details: a new message, a
-/// changed creation time, the return of a vanished job.
+/// Updates the state as `JobTracker` did. `changes_towards_limit` (see `Limit::Changes`) counts item transitions, and these details: a new
+/// message, a changed creation time, the return of a vanished job.
 /// `last_seen` is when the status was last observed.
 fn apply_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobState) {
     match kind {
@@ -269,8 +269,8 @@ fn apply_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobStat
     if matches!(kind, DetailKind::StatusMessage | DetailKind::CreationTimeChanged | DetailKind::Returned) {
         state.changes_towards_limit += 1;
     }
-    // `Vanished`, a 404, has no status. `Returned` is the first response after a 404. It may show an outdated status, for example a live
-    // one of a job that has ended, so `last_seen` does not move.
+    // `Vanished`, a 404, has no status. `Returned` is the first response after a 404. Its status may be outdated, for example
+    // IN_PROGRESS although the job has ended, so `last_seen` does not move.
     if !matches!(kind, DetailKind::Vanished | DetailKind::Returned) {
         state.last_seen = observed_at;
     }

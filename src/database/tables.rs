@@ -115,7 +115,7 @@ impl Stored for ItemTransition {
         &["name", "source_file", "nth", "from_status", "to_status", "status_message", "observed_at"];
 
     fn values(&self) -> Vec<Value> {
-        // `to` is `None` if the service no longer names the item.
+        // `to` is `None` if the response no longer contains the item.
         let Self { key, from, to, observed_at } = self;
         vec![
             text_value(&key.name),

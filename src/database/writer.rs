@@ -184,7 +184,7 @@ impl Writer {
     /// Closes the connection, then releases the locks. SQLite moves the WAL into the database if this is the last connection.
     fn close(mut self) {
         if self.connection.is_none() {
-            // Closed after an error. The lock file is not emptied, so the next start checks the database.
+            // Closed after an error. The process id stays in the lock file, so the next start checks the database.
             return;
         }
         // An empty operation: `execute` saves all commits if a file was deleted since the last request.
@@ -192,8 +192,8 @@ impl Writer {
         self.publish_health(saved.as_ref().err());
         let close_error = match self.connection.take().map(Connection::close) {
             Some(Err((_, error))) => Some(error.to_string()),
-            // `execute` failed, and its error is published: it has dropped the connection, or could not save the commits. The lock file is
-            // not emptied, so the next start checks the database.
+            // `execute` failed, and its error is published. `Some`: it could not save the commits. `None`: it has dropped the connection.
+            // The process id stays in the lock file, so the next start checks the database.
             Some(Ok(())) | None if saved.is_err() => None,
             Some(Ok(())) | None => self.file.empty_lock_file().err().map(|error| error.to_string()),
         };

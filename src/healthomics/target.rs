@@ -111,10 +111,10 @@ impl Target {
         self.send(operation, store, permit, request).await
     }
 
-    /// Ends the backoff of a caller early, after a failed poll or a failed listing: waits until the target's breaker, or the breaker of
-    /// polls of `kind` in `store`, closes. If none is open, this may be for ever. `since` is when the poll was sent, or when the lister
-    /// began to request pages. Returns at once if one of the two breakers has closed after `since`. The breaker of listings does not count:
-    /// the lister would wait for itself, because only its own request can close that breaker. Cancel safe.
+    /// Waits until the target's breaker, or the breaker of polls of `kind` in `store`, closes. If none is open, this may be for ever.
+    /// Returns at once if one of the two has closed after `since`, when the caller began the poll or listing that failed. The caller
+    /// awaits its backoff too, and retries when one of the two waits ends. The breaker of listings does not count: only the next request
+    /// of the caller that lists the store could close it. Cancel safe.
     pub async fn wait_for_breaker_close(&self, kind: JobKind, store: &StoreId, since: Monotonic) {
         self.breakers.wait_for_breaker_close(kind, store, since).await;
     }

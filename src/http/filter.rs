@@ -19,7 +19,8 @@ pub(super) struct WatchFilter<'a> {
     pub(super) status: &'a str,
     /// A state as [`WatchState::label`] returns it, or [`ATTENTION`].
     pub(super) state: &'a str,
-    /// A substring of the name, the ids, the target, the status, the AWS region or a label as `NAME=VALUE`. Case is ignored.
+    /// A substring of the name, the ids, the target, the status, the AWS region or a label of the configuration entry, as `NAME=VALUE`.
+    /// Case is ignored.
     pub(super) q: &'a str,
 }
 

@@ -97,8 +97,8 @@ impl Renderer {
     ) -> watch::Receiver<Outcome> {
         let mut renderings = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let current = renderings.get(&variant).and_then(Weak::upgrade);
-        // A finished rendering is not shared. Its thread releases `scrape_lock` before it drops the sender. In that gap another variant may
-        // be rendered from newer metrics. A client of both variants would then see values go back.
+        // `current` may be a rendering that has finished: its thread drops the sender a moment after it has released `scrape_lock`. Meanwhile a
+        // client may have got newer metrics in another variant, so the finished rendering is not shared.
         if let Some(current) = current.filter(|current| current.borrow().is_none()) {
             return current.subscribe();
         }

@@ -12,8 +12,9 @@
 //!   supervisor, which starts to watch them. The log field `watch` is the name of the `[[job]]` or `[[store]]` entry. All discovered
 //!   jobs of a `[[store]]` share its name.
 //! - Jobs *end*, tasks *exit*. A *hint* asks a job watcher to poll now.
-//! - A job has *ended* if its last known status is terminal. Its next action is then `Finished`, until a hint says that it may have been
-//!   reopened. The task of a discovered job waits for such a hint. The task of a job with its own entry exits.
+//! - A job has *ended* if its last known status is terminal. Its next action is then `Finished`. AWS may *reopen* it: report a status that
+//!   is not terminal after a terminal one. The task of a discovered job waits for a hint that this may have happened. The task of a job
+//!   with its own entry exits.
 //! - A job has *vanished* if it was seen and then returned 404, until it is seen again.
 //! - A *parked* job is not polled until its entry or target changes, because no retry can succeed.
 //! - A listing reads the pages of a store, in *parts* of at most `PART_PAGES_MAX` pages. It compares the listed with the known status of
@@ -26,8 +27,8 @@
 //!   after its last successful poll. It does not apply after a failed poll, or if the user set the job's poll interval. The lister sets it.
 //! - A discovered job is *overdue* once its *retention* (`remove_after`) has passed since it ended or vanished. A job that was never seen
 //!   is overdue after the longer of its retention and one hour, counted from the start of its task. An overdue job *expires*: its task
-//!   exits. An overdue vanished or unseen job first gets one more poll, and expires if this poll returns 404 (for an unseen job also 403:
-//!   its polls may never have been allowed; `Decision::may_expire`). A parked job is not polled, so it expires as soon as it is overdue.
+//!   exits. A vanished or unseen job is still polled, so it expires at the first poll after that time that returns 404 (for an unseen job
+//!   also 403: its polls may never have been allowed; `Decision::may_expire`). A finished or parked job expires as soon as it is overdue.
 //! - A target has a circuit breaker. A store has one for polls and one for listings.
 //! - The *retained* jobs of a store are those in the database that have not ended, or whose end was observed less than the retention ago.
 

@@ -12,8 +12,8 @@ use refwatch::core::transition::{Detail, ItemTransition, Transition};
 use refwatch::database::{Database, FileError, Filter, JobQuery};
 
 use crate::campaigns::{env_number, print_summary};
-use crate::database::{TestDatabase, at, full_change, id, open_when_unlocked, transition};
-use crate::process::{Workspace, eventually, get, metric};
+use crate::database::{TestDatabase, at, full_change, id, transition};
+use crate::process::{Workspace, eventually, get, metric, open_when_unlocked};
 
 /// File contents by name.
 type Files = BTreeMap<String, Vec<u8>>;

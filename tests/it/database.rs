@@ -1,7 +1,6 @@
 //! The SQLite database on a real disk: durability, locking, schema versions, retention, queries.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -18,21 +17,13 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-use crate::process::eventually;
+use crate::process::open_when_unlocked;
 
 /// A database in a directory of its own, with its instruments.
 pub(crate) struct TestDatabase {
     pub(crate) directory: TempDir,
     pub(crate) path: PathBuf,
     pub(crate) instruments: Instruments,
-}
-
-/// Opens a database that may have been closed just now. A process that another test starts inherits its lock until `exec`.
-pub(crate) fn open_when_unlocked(path: &Path, instruments: &Instruments) -> Result<Database, FileError> {
-    eventually("the database's lock", || match Database::open(path, instruments) {
-        Err(FileError::InUse { .. }) => None,
-        opened => Some(opened),
-    })
 }
 
 impl TestDatabase {
@@ -48,7 +39,7 @@ impl TestDatabase {
     }
 
     pub(crate) fn open_error(&self) -> FileError {
-        Database::open(&self.path, &self.instruments).expect_err("a rejection")
+        open_when_unlocked(&self.path, &self.instruments).expect_err("a rejection")
     }
 
     pub(crate) fn reader(&self) -> DatabaseReader {
@@ -160,7 +151,7 @@ async fn fault_094_a_second_writer_is_rejected_with_the_process_id_of_the_first(
     let db = TestDatabase::new();
     let database = db.open();
     let before = db.files();
-    let open_error = db.open_error();
+    let open_error = Database::open(&db.path, &db.instruments).expect_err("a rejection");
     assert!(matches!(open_error, FileError::InUse { pid: Some(pid), .. } if pid == std::process::id()), "{open_error}");
     let expected = format!("{}: the database is in use by process {}", db.path.display(), std::process::id());
     assert_eq!(open_error.to_string(), expected);
@@ -182,7 +173,7 @@ async fn fault_078_a_newer_schema_is_rejected_and_the_file_is_unchanged() {
     db.shell().pragma_update(None, "user_version", 99).expect("a later schema");
     let database = |db: &TestDatabase| db.files()["database.db"].clone();
     let before = database(&db);
-    let open_error = db.open_error();
+    let open_error = Database::open(&db.path, &db.instruments).expect_err("a rejection");
     assert!(matches!(open_error, FileError::NewerSchema { found: 99, known: 7, .. }), "{open_error}");
     assert!(database(&db) == before);
     let open_error = db.reader().rows::<Transition>(&Filter::default()).expect_err("a rejection");

@@ -10,6 +10,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use refwatch::database::{Database, FileError};
+use refwatch::instruments::Instruments;
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
@@ -36,6 +38,14 @@ pub(crate) fn eventually<T>(expected: &str, mut check: impl FnMut() -> Option<T>
 #[track_caller]
 pub(crate) fn expect_closed(address: SocketAddr) {
     eventually("a closed port", || TcpStream::connect(address).is_err().then_some(()));
+}
+
+/// Opens a database that may have been closed just now. A process that another test starts inherits its lock until `exec`.
+pub(crate) fn open_when_unlocked(path: &Path, instruments: &Instruments) -> Result<Database, FileError> {
+    eventually("the database's lock", || match Database::open(path, instruments) {
+        Err(FileError::InUse { .. }) => None,
+        opened => Some(opened),
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "between two checks of a state")]

@@ -77,8 +77,8 @@ struct SdkClient {
 pub struct VerbatimEndpointAndSizeLimit;
 
 impl AwsFactory {
-    /// The time of `clock` is compared with dates in error responses (`Date` and `Retry-After`). `clock` also measures the age of a failed
-    /// fetch of credentials, and the time that is left for a fetch.
+    /// The time of `clock` is compared with dates in error responses (`Date` and `Retry-After`). `clock` also measures fetches of
+    /// credentials: their deadline, and for how long a failure is returned again.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self { clock }
@@ -93,8 +93,9 @@ impl AwsFactory {
 }
 
 impl ServiceFactory for AwsFactory {
-    /// Reads access keys in environment variables, and those of a profile at the end of a chain of `source_profile`s. Other credentials are
-    /// fetched at the first request: a credential process by refwatch, the rest by the SDK.
+    /// Reads access keys in environment variables, and in a profile that another profile names as its `source_profile`. All others,
+    /// including access keys in the selected profile, are fetched at the first request: those of a credential process by refwatch, the
+    /// rest by the SDK.
     fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a> {
         Box::pin(async move {
             environment::check_variables(config)?;
@@ -222,11 +223,11 @@ impl TargetService for AwsService {
                     let request = request.set_max_results(i32::try_from(Limit::PageJobs.max()).ok());
                     let filter = $filter::builder().set_created_after(after).build();
                     request.filter(filter).send().await.map(responses::$read).or_else(|error| {
-                        // The SDK rejects the whole page if one job is malformed.
+                        // The SDK rejects the whole page if one job is malformed. `lenient_page` reads the other jobs.
                         let response = error.raw_response().filter(|response| response.status().is_success());
                         let body = response.and_then(|response| response.body().bytes());
-                        let unchecked_page = body.and_then(|body| responses::lenient_page(kind, body));
-                        unchecked_page.ok_or_else(|| self.handle_error(Operation::List(kind), &client, &error))
+                        let page = body.and_then(|body| responses::lenient_page(kind, body));
+                        page.ok_or_else(|| self.handle_error(Operation::List(kind), &client, &error))
                     })
                 }};
             }

@@ -28,8 +28,8 @@ const NO_FILE: &str = "/dev/null";
 /// The bytes that are read of a file. If they can be read, its file system responds.
 const READ_BYTES_MAX: u64 = 1024 * 1024;
 
-/// The timeout of a check. At usual timeouts it is shorter than the deadline of a fetch of credentials (0.9 × `poll.timeout`, by default 18
-/// s). The error of that deadline would not name the files.
+/// The timeout of a check. It is shorter than the deadline of a fetch of credentials, whose error would not name the files: by default
+/// 18 s, 0.9 × `poll.timeout`. A `poll.timeout` of less than 4.5 s makes that deadline the shorter one.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Allows one check at a time. A check that hangs keeps its permit, so that at most one thread hangs. All other checks then time out.

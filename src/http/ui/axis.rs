@@ -111,8 +111,8 @@ impl TimeAxis {
     }
 }
 
-/// The pattern of uncertain times in every timeline of the page. A page contains it once, because its id must be unique.
-pub(super) fn uncertainty_pattern() -> Markup {
+/// The hatching of uncertain times, for every timeline of the page. A page contains it once, because its id must be unique.
+pub(super) fn hatch_pattern() -> Markup {
     html! {
         svg.hidden aria-hidden="true" width="0" height="0" {
             pattern id="hatch" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)" {
@@ -124,7 +124,7 @@ pub(super) fn uncertainty_pattern() -> Markup {
 
 /// The meaning of colours and shapes in timelines.
 pub(super) fn legend() -> Markup {
-    let shapes = [
+    let entries = [
         ("waiting", "6", "4", "waiting"),
         ("active", "3", "10", "in progress"),
         ("good", "0", "16", "completed"),
@@ -134,7 +134,7 @@ pub(super) fn legend() -> Markup {
     ];
     html! {
         ul.legend aria-label="Legend of the timelines" {
-            @for (tone, y, height, text) in shapes {
+            @for (tone, y, height, text) in entries {
                 @let width = if height == "16" { "5" } else { "16" };
                 li { svg.timeline aria-hidden="true" width=(width) height="16" { rect class=(tone) width=(width) y=(y) height=(height) {} } (text) }
             }

@@ -122,6 +122,7 @@ pub(super) fn table<const N: usize>(
 fn alerts(daemon: &DaemonStatus) -> Markup {
     html! {
         @if let Some(error) = &daemon.config_error {
+            // `in_use` is a clause, such as "the previous configuration is still used".
             (alert(&format!("The configuration has an error: {}", error.in_use), &error.details))
         }
         @if let Some(error) = &daemon.database_error { (alert("The database cannot be written; polling is paused", error)) }

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 
-use super::axis::{Lifetime, legend, uncertainty_pattern};
+use super::axis::{Lifetime, hatch_pattern, legend};
 use super::html::{Page, absolute_time, copyable, item_badge, job_badge, page, relative_time, table};
 use super::not_found::not_found;
 use super::presentation::{self, ended_at, job_duration};
@@ -94,7 +94,7 @@ pub(in crate::http) async fn show(
                     h1 { (Sanitized(name)) }
                     (identity(&key, watches.first().map_or("", |watch| &watch.aws_region), !watches.is_empty()))
                     @if let Some(error) = &error { p.bad { (Sanitized(&error.to_string())) } }
-                    (uncertainty_pattern())
+                    (hatch_pattern())
                     @for watch in &watches { (target_section(&watch.id.target, Some(watch), &rows, now)) }
                     @if watches.is_empty() { @for target in targets { (target_section(target, None, &rows, now)) } }
                 }
@@ -109,7 +109,7 @@ pub(in crate::http) async fn show(
         .await
 }
 
-/// The kind and ids, the job as JSON, and the AWS console.
+/// The kind and the ids, and links to the job as JSON and to the AWS console.
 fn identity(key: &JobKey, region: &str, is_watched: bool) -> Markup {
     let JobKey { kind, store, job } = key;
     let resource = if is_watched { "jobs" } else { "transitions" };

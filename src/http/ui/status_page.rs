@@ -80,7 +80,7 @@ fn store_alerts(store: &StoreStatus, now: Timestamp) -> Markup {
         @if let Some(error) = &store.error {
             (alert(&format!("New {} jobs of the store {} cannot be discovered", store.id.kind, store_name(store)), &format!("{error}\n{last}")))
         }
-        @if let Some(message) = &store.undiscovered_because {
+        @if let Some(message) = &store.exceeded_limit {
             (alert(&format!("Some {} jobs of the store {} were not discovered", store.id.kind, store_name(store)), message))
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use maud::{Markup, html};
 
-use super::axis::{Lifetime, TimeAxis, legend, uncertainty_pattern};
+use super::axis::{Lifetime, TimeAxis, hatch_pattern, legend};
 use super::filters::values_differ;
 use super::html::{badge, copyable_code, job_badge, progress, relative_time, shortened};
 use super::presentation::{WAITING, ended_at, job_duration};
@@ -74,7 +74,7 @@ pub(super) fn watch_table(
                     @for watch in shown { (row(watch, spans_of(watch), options, axis, now)) }
                 }
             }
-            @if axis.is_some() { (uncertainty_pattern()) (legend()) }
+            @if axis.is_some() { (hatch_pattern()) (legend()) }
         }
         @if pages > 1 {
             nav.pages aria-label="Pages" {

@@ -66,6 +66,7 @@ impl JobWatcher {
     /// attempt in progress ends first.
     pub(crate) async fn run(&mut self, stop: &mut oneshot::Receiver<()>) -> Result<(), WriterStopped> {
         loop {
+            // The job is finished or parked. Only a finished one can get a hint that starts its polls again.
             if self.poller.due().is_none() {
                 tokio::select! {
                     biased;
@@ -77,14 +78,14 @@ impl JobWatcher {
             let mut decision = tokio::select! {
                 biased;
                 _ = &mut *stop => return self.save_last_seen().await,
-                polled = self.poller.poll() => match polled {
-                    Some(decision) => decision,
-                    None => {
+                polled = self.poller.poll() => {
+                    let Some(decision) = polled else {
                         // The routine interval may have changed, so the view gets the new time of the next poll.
                         self.publish_state(self.context.clock.now());
                         continue;
-                    }
-                },
+                    };
+                    decision
+                }
             };
             if let Some(transition) = &mut decision.change.transition {
                 transition.watch = Some(Arc::new(self.watch_info()));
@@ -92,7 +93,7 @@ impl JobWatcher {
             if !self.commit(&decision.change, stop).await? {
                 return Ok(());
             }
-            // While it is polled, a vanished job expires only after another 404, and an unseen job only after a 404 or 403.
+            // A vanished job may expire here only if this poll returned a second 404, an unseen job only if it returned 404 or 403.
             let may_expire = decision.may_expire(self.poller.known().map(AsRef::as_ref));
             self.record_and_publish(decision);
             if may_expire && self.remaining_retention() == Some(Duration::ZERO) {

@@ -17,6 +17,7 @@ pub(crate) struct Poller {
     id: Arc<TargetJob>,
     tracker: JobTracker,
     next_action: NextAction,
+    /// Receives hints and the routine interval from the lister, and the reports of this poller.
     slot: WatcherSlot,
     /// When the last poll succeeded; `None` before the first success.
     last_success: Option<Monotonic>,
@@ -27,7 +28,7 @@ pub(crate) struct Poller {
 #[derive(Clone, Copy, Debug)]
 struct LastFailure {
     request_sent: Monotonic,
-    /// Whether the backoff ends early when a circuit breaker closes after `request_sent`.
+    /// Whether the backoff ends early when the breaker of the target, or of polls in this store, closes after `request_sent`.
     retry_on_recovery: bool,
 }
 
@@ -90,8 +91,7 @@ impl Poller {
         Some(decision)
     }
 
-    /// If the next action is not `Finished`, as for a parked job, never returns. Otherwise waits until a hint says that the job may have
-    /// been reopened. The next action is then a poll.
+    /// Waits for a hint that a finished job may have been reopened. The next action is then a poll. Never returns for a parked job.
     pub(crate) async fn wait_for_reopening_hint(&mut self) {
         if !matches!(self.next_action, NextAction::Finished(_)) {
             std::future::pending::<()>().await;

@@ -77,8 +77,8 @@ pub(crate) struct Lister {
     store: TargetStore,
     registry: Arc<StoreRegistry>,
     policy: ListingPolicy,
-    /// The differences between listed and known statuses that gave hints. A lasting difference of a live job gives a hint at
-    /// the 1st, 2nd, 4th, 8th … listing, that of a finished job only at the 1st.
+    /// The differences between listed and known statuses that gave hints. If listings and polls keep returning different statuses, a
+    /// listable job gets a hint at the 1st, 2nd, 4th, 8th … listing, a finished job only at the 1st.
     differences: StatusDifferences,
     /// Decides which jobs are new, by their creation times and the earlier hand-overs. A job that was handed over as ended is never handed
     /// over again, not even after it has expired. Other jobs may be handed over again once they are no longer watched. `None` without
@@ -90,11 +90,11 @@ pub(crate) struct Lister {
     failed_requests: u32,
     /// The reasons of the failures that were logged since the last success.
     logged_failures: BTreeSet<FailureReason>,
-    /// Whether the pause ends early when a circuit breaker closes.
+    /// Whether the pause ends early when the target's circuit breaker closes.
     retry_on_recovery: bool,
     /// Why some or all new jobs of the last listed part are not watched. Kept so that only the first of several failed hand-overs is
     /// logged.
-    not_watched_because: Option<String>,
+    hand_over_error: Option<String>,
     /// The listing that the next part continues.
     to_continue: Option<Listing>,
     logged_limits: BTreeSet<Limit>,
@@ -133,9 +133,7 @@ impl Lister {
         seed: u64,
     ) -> Self {
         let window = policy.discovery.as_ref().map(|DiscoveryPolicy { name, created_within, .. }| {
-            context
-                .shared
-                .update_store(&store, |view| (view.name, view.undiscovered_because) = (Arc::clone(name), None));
+            context.shared.update_store(&store, |view| (view.name, view.exceeded_limit) = (Arc::clone(name), None));
             DiscoveryWindow::new(context.clock.now().wall.checked_sub(*created_within).unwrap_or(Timestamp::MIN))
         });
         Self {
@@ -152,7 +150,7 @@ impl Lister {
             failed_requests: 0,
             logged_failures: BTreeSet::new(),
             retry_on_recovery: false,
-            not_watched_because: None,
+            hand_over_error: None,
             to_continue: None,
             logged_limits: BTreeSet::new(),
             unreadable_logged: false,
@@ -197,13 +195,13 @@ impl Lister {
             interval = interval.max(discovery.interval);
         }
         match self.list_part(&listable).await {
-            Ok(not_watched_because) => {
+            Ok(hand_over_error) => {
                 if replaces_now {
                     let routine = routine_interval(listable.len(), self.target.configured_rate(self.store.kind));
                     self.registry.set_routine_interval(Some(routine));
                 }
-                let all_watched = not_watched_because.is_none();
-                self.on_part_listed(not_watched_because);
+                let all_watched = hand_over_error.is_none();
+                self.on_part_listed(hand_over_error);
                 if all_watched {
                     self.backoff.reset();
                     return interval.saturating_sub(self.context.clock.now().monotonic.since(began));
@@ -223,11 +221,11 @@ impl Lister {
         let new_listing = || Listing { created_after: self.created_after(listable), ..Listing::default() };
         let mut listing = to_continue.unwrap_or_else(new_listing);
         let discovers = self.policy.discovery.is_some();
-        // Finished discovered jobs may be reopened, and their tasks wait for a hint. The task of a finished job with its own entry has
-        // exited.
+        // The tasks of finished discovered jobs wait for a hint that AWS has reopened the job. Without discovery every job has its own
+        // entry, so the tasks of finished jobs have exited.
         let finished = if discovers { self.registry.finished() } else { BTreeMap::new() };
         self.differences.retain(|job| listable.contains_key(job) || finished.contains_key(job));
-        let mut not_watched_because = None;
+        let mut hand_over_error = None;
         let mut new_ended = Vec::new();
         let mut seen_tokens = BTreeSet::new();
         for _ in 0..PART_PAGES_MAX {
@@ -247,13 +245,13 @@ impl Lister {
                     if self.differences.should_hint_finished(&listed.job, status, &listed.status) {
                         self.registry.hint(&listed.job);
                     }
-                } else if self.is_new(&listed) && self.has_room(new_ended.len() + new_not_ended.len()) {
+                } else if self.is_new(&listed) && self.allows_another_job(new_ended.len() + new_not_ended.len()) {
                     listing.listed_jobs.insert(listed.job.clone());
                     let new = if listed.status.is_terminal() { &mut new_ended } else { &mut new_not_ended };
                     new.push(listed);
                 }
             }
-            not_watched_because = self.hand_over(&new_not_ended).await.err().or(not_watched_because);
+            hand_over_error = self.hand_over(&new_not_ended).await.err().or(hand_over_error);
             let is_done = !discovers && listable.keys().all(|job| listing.listed_jobs.contains(job));
             // A token repeated within this part would list the same pages again, so it ends the listing.
             listing.next_token = page.next_token.filter(|token| !is_done && seen_tokens.insert(token.clone()));
@@ -267,16 +265,16 @@ impl Lister {
         }
         // New jobs that have already ended come last, because there may be thousands of them: the others are polled first.
         for batch in new_ended.chunks(ENDED_BATCH_MAX) {
-            not_watched_because = self.hand_over(batch).await.err().or(not_watched_because);
+            hand_over_error = self.hand_over(batch).await.err().or(hand_over_error);
         }
         if listing.next_token.is_some() && listing.pages < Limit::ListingPages.max() {
             self.to_continue = Some(listing);
         } else {
             // No earlier part had a failed hand-over: `list_if_needed` does not continue a listing after that. So the result of this part
             // is that of the whole listing.
-            self.on_listing_end(&listing, not_watched_because.is_none());
+            self.on_listing_end(&listing, hand_over_error.is_none());
         }
-        Ok(not_watched_because)
+        Ok(hand_over_error)
     }
 
     /// Requests one page. Repeats the request while `after_failure` says so. No backoff is needed: after throttling, the target sends
@@ -373,8 +371,9 @@ impl Lister {
         self.context.shared.update_store(&self.store, |view| view.listed_at = Some(now));
     }
 
-    /// Whether another job may be discovered, after `pending` ones that are not handed over yet. If not, counts and logs the limit.
-    fn has_room(&mut self, pending: usize) -> bool {
+    /// Whether the limit of discovered jobs allows another one, besides `pending` jobs that are not handed over yet. If not, counts and
+    /// logs the limit.
+    fn allows_another_job(&mut self, pending: usize) -> bool {
         // The window also has jobs that were handed over and have expired.
         let handed_over = self.window.as_ref().map_or(0, DiscoveryWindow::handed_over_count);
         if self.registry.len().max(handed_over) + pending < Limit::DiscoveredJobs.max() {

@@ -16,25 +16,26 @@ use crate::core::tracker::RETRY_AFTER_MAX;
 const RECHECK_INTERVAL: Duration = Duration::from_mins(15);
 
 impl Lister {
-    /// Called after each listed part. Logs the recovery from failed listings. With discovery, sets and publishes `not_watched_because`, and
+    /// Called after each listed part. Logs the recovery from failed listings. With discovery, sets and publishes `hand_over_error`, and
     /// logs it when hand-overs begin to fail.
-    pub(super) fn on_part_listed(&mut self, not_watched_because: Option<String>) {
+    pub(super) fn on_part_listed(&mut self, hand_over_error: Option<String>) {
         self.retry_on_recovery = false;
         let TargetStore { target, kind, store } = &self.store;
         if !std::mem::take(&mut self.logged_failures).is_empty() {
             info!(event = "listing_recovered", %target, %kind, store_id = %store, "listing works again");
         }
         if let Some(DiscoveryPolicy { name, .. }) = &self.policy.discovery {
-            if let (Some(reason), None) = (&not_watched_because, &self.not_watched_because) {
+            if let (Some(reason), None) = (&hand_over_error, &self.hand_over_error) {
                 warn!(event = "discovery_failed", %target, %kind, store_id = %store, watch = &**name,
                     "new jobs of this store cannot be watched: {reason}");
             }
-            self.not_watched_because.clone_from(&not_watched_because);
-            self.context.shared.update_store(&self.store, |view| view.error = not_watched_because);
+            self.hand_over_error.clone_from(&hand_over_error);
+            self.context.shared.update_store(&self.store, |view| view.error = hand_over_error);
         }
     }
 
-    /// Falls back to polls if `after_failure` says so; listing is still retried. Returns the pause until the next attempt.
+    /// Returns the pause until the next attempt to list. If the failure is likely to last (`after_failure`), the jobs are polled one by
+    /// one until a listing succeeds.
     pub(super) fn on_failure(&mut self, failure: &RequestFailure) -> Duration {
         let (info, retry_after) = (failure.reason.info(), failure.retry_after);
         if after_failure(failure, self.failed_requests) == AfterFailure::PollOneByOne {
@@ -91,7 +92,7 @@ impl Lister {
                 format!("more than {} {}; the rest is ignored: {}", limit.max(), limit.text(), advice.join(", or "));
             warn!(event = "limit_exceeded", %target, %kind, store_id = %store, limit = limit.label(), "{message}");
             if self.window.is_some() {
-                self.context.shared.update_store(&self.store, |view| view.undiscovered_because = Some(message));
+                self.context.shared.update_store(&self.store, |view| view.exceeded_limit = Some(message));
             }
         }
     }

@@ -57,14 +57,14 @@ pub struct Supervisor {
 
 type Targets = BTreeMap<Arc<str>, Arc<Target>>;
 
-/// An overdue vanished job in the database may or may not have expired: the database does not show a second 404. This says what to assume.
+/// Whether to watch an overdue vanished job that is in the database. It may have expired already: the database does not show a second 404.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum OverdueVanishedJobs {
+enum OverdueVanishedPolicy {
     /// For jobs in the database, before a lister starts: poll them again, because the 404 may have been wrong. They expire after a
     /// poll that also returns 404.
     PollAgain,
-    /// For jobs that a lister hands over: do not watch them although AWS lists them. Otherwise they would expire after one poll, and the
-    /// next listing would start them again.
+    /// For jobs that a lister hands over: do not watch them. AWS may list a job although its polls return 404. Its task would then expire
+    /// after one poll, and the next listing would start it again, without end.
     Skip,
 }
 
@@ -81,7 +81,8 @@ pub enum SupervisorError {
     /// A target cannot be built. The running configuration stays.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// The database could not be read before the change. No task was stopped, and the running configuration stays.
+    /// The database could not be read before the change; reads have the error type of the writer, which does them. No task was
+    /// stopped, and the running configuration stays.
     #[error("the database cannot be read: {0}")]
     Unreadable(WriterError),
     /// The daemon cannot continue: the database writer has ended, or the database cannot be read to start tasks.
@@ -146,7 +147,7 @@ impl Supervisor {
                 // Jobs in the database start before the first listing: they may be too old to be discovered, or listing may fail.
                 let jobs = self.read_states(self.retained_query(&store, &self.config)).await?;
                 let jobs = jobs.into_iter().map(|(id, job)| (id, Some(job)));
-                self.start_discovered(&store, jobs, OverdueVanishedJobs::PollAgain);
+                self.start_discovered(&store, jobs, OverdueVanishedPolicy::PollAgain);
             }
             self.start_lister(store, policy, 0);
         }
@@ -229,8 +230,8 @@ impl Supervisor {
     /// are left out: if one was down, no request could show its recovery, and the daemon would never be ready.
     ///
     /// Only `apply` sets which targets are published. For each target it publishes a receiver ([`Target::subscribe_down_message`]), so
-    /// readers always see the current health. A target stays published after the end of its last polled job. The target is then up, because
-    /// the last poll succeeded.
+    /// readers always see the current health. A target stays published, until the next `apply`, when its last polled job has ended, is
+    /// parked or has expired. That needs a response of AWS, so the target is then up.
     fn publish_target_health(&self) {
         let polled = self.registries.iter().filter(|(_, registry)| registry.has_jobs_to_poll()).map(|(store, _)| store);
         let used: BTreeSet<_> = polled.chain(self.config.watch_list.stores.keys()).map(|store| &store.target).collect();
@@ -265,28 +266,28 @@ impl Supervisor {
             }
             TaskExit::Done(_) => {}
             TaskExit::Failed(WriterStopped) => return Err(SupervisorError::Fatal(WriterError::Stopped)),
-            TaskExit::Panicked { key: TaskKey::Lister(store), restarts } => {
+            TaskExit::Panicked { key: TaskKey::Lister(store), restart_number } => {
                 self.context.instruments.task_restarts.inc();
                 warn!(event = "task_panicked", target = %store.target, kind = %store.kind, store_id = %store.store,
-                    "internal error: the task that lists this store failed and restarts in {:?}", restart_delay(restarts));
+                    "internal error: the task that lists this store failed and restarts in {:?}", restart_delay(restart_number));
                 self.clear_routine_interval(&store);
                 if self.config.watch_list.stores.contains_key(&store) {
                     let error = "internal error: the task that lists it failed and restarts".to_owned();
                     self.context.shared.update_store(&store, |view| view.error = Some(error));
                 }
                 if let Some(policy) = listing_policies(&self.config).remove(&store) {
-                    self.start_lister(store, policy, restarts);
+                    self.start_lister(store, policy, restart_number);
                 }
             }
-            TaskExit::Panicked { key: TaskKey::JobWatcher(id), restarts } => {
+            TaskExit::Panicked { key: TaskKey::JobWatcher(id), restart_number } => {
                 self.context.instruments.task_restarts.inc();
                 warn!(event = "task_panicked", target = %id.target, kind = %id.key.kind, store_id = %id.key.store,
                     job_id = %id.key.job, "internal error: the task that polls this job failed and restarts in {:?}",
-                    restart_delay(restarts));
+                    restart_delay(restart_number));
                 // The panic may have come between a commit and its publication, so the task starts from the database.
                 let known = self.read_states(JobQuery::These(vec![id.clone()])).await?.remove(&id);
                 if let Some(entry) = self.config.watch_list.job_settings(&id).cloned() {
-                    self.start_job_watcher(id, &entry, known, restarts);
+                    self.start_job_watcher(id, &entry, known, restart_number);
                 }
             }
         }
@@ -304,7 +305,7 @@ impl Supervisor {
         let handled = match tokio::time::timeout(DISCOVERED_READ_TIMEOUT, restoring).await {
             Ok(Ok(mut restored)) => {
                 let jobs = ids.into_iter().map(|id| (id.clone(), restored.remove(&id)));
-                self.start_discovered(&store, jobs, OverdueVanishedJobs::Skip);
+                self.start_discovered(&store, jobs, OverdueVanishedPolicy::Skip);
                 Ok(())
             }
             Ok(Err(error @ WriterError::Stopped)) => return Err(SupervisorError::Fatal(error)),
@@ -341,7 +342,7 @@ impl Supervisor {
         &mut self,
         store: &TargetStore,
         jobs: impl Iterator<Item = (Arc<TargetJob>, Option<JobState>)>,
-        overdue_vanished_jobs: OverdueVanishedJobs,
+        overdue_vanished: OverdueVanishedPolicy,
     ) {
         let Some(entry) = self.config.watch_list.stores.get(store).map(|it| it.job_settings.clone()) else { return };
         let now = self.context.clock.now().wall;
@@ -351,7 +352,7 @@ impl Supervisor {
                     == Some(Duration::ZERO)
             };
             let is_skipped = |known: &JobState| {
-                is_overdue(known) && (known.status.is_terminal() || overdue_vanished_jobs == OverdueVanishedJobs::Skip)
+                is_overdue(known) && (known.status.is_terminal() || overdue_vanished == OverdueVanishedPolicy::Skip)
             };
             let watched = self.registries.get(store).is_some_and(|registry| registry.is_watched(&id.key.job));
             if !watched && !restored.as_ref().is_some_and(is_skipped) {
@@ -360,27 +361,31 @@ impl Supervisor {
         }
     }
 
-    fn start_job_watcher(&mut self, id: Arc<TargetJob>, entry: &JobSettings, known: Option<JobState>, restarts: u32) {
+    fn start_job_watcher(
+        &mut self,
+        id: Arc<TargetJob>,
+        entry: &JobSettings,
+        known: Option<JobState>,
+        restart_number: u32,
+    ) {
         let Some(target) = self.targets.get(&id.target) else { unreachable!("targets are built before job watchers") };
         let slot = self.registries.entry(id.target_store()).or_default().add(&id.key.job);
         let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
         let poller = Poller::new(target, Arc::clone(&id), entry.policy, known.map(Arc::new), slot, seed);
         let context = Arc::clone(&self.context);
         let mut watcher = JobWatcher::new(context, poller, Arc::clone(&id), entry.clone());
-        self.tasks.start(
-            TaskKey::JobWatcher(id),
-            restarts,
-            move |mut stop| async move { watcher.run(&mut stop).await },
-        );
+        self.tasks.start(TaskKey::JobWatcher(id), restart_number, move |mut stop| async move {
+            watcher.run(&mut stop).await
+        });
     }
 
-    fn start_lister(&mut self, store: TargetStore, policy: ListingPolicy, restarts: u32) {
+    fn start_lister(&mut self, store: TargetStore, policy: ListingPolicy, restart_number: u32) {
         let Some(target) = self.targets.get(&store.target) else { unreachable!("targets are built before listers") };
         let registry = Arc::clone(self.registries.entry(store.clone()).or_default());
         let (context, discovered_sender) = (Arc::clone(&self.context), self.discovered_sender.clone());
         let (target, seed) = (Arc::clone(target), self.seeds.u64(..));
         let lister = Lister::new(context, discovered_sender, target, store.clone(), registry, policy, seed);
-        self.tasks.start(TaskKey::Lister(store), restarts, |stop| async move {
+        self.tasks.start(TaskKey::Lister(store), restart_number, |stop| async move {
             lister.run(stop).await;
             Ok(())
         });

@@ -24,9 +24,9 @@ const RESTART_DELAY_MAX: Duration = Duration::from_mins(5);
 /// The run time after which the earlier restarts of a task no longer count.
 const HEALTHY_AFTER: Duration = Duration::from_mins(10);
 
-/// The delay before a restart: `restarts` is 0 for the first start of a task, 1 for its first restart.
-pub(super) fn restart_delay(restarts: u32) -> Duration {
-    let Some(doublings) = restarts.checked_sub(1) else { return Duration::ZERO };
+/// The delay before a restart: `restart_number` is 0 for the first start of a task, 1 for its first restart.
+pub(super) fn restart_delay(restart_number: u32) -> Duration {
+    let Some(doublings) = restart_number.checked_sub(1) else { return Duration::ZERO };
     RESTART_DELAY_INITIAL.saturating_mul(2_u32.saturating_pow(doublings)).min(RESTART_DELAY_MAX)
 }
 
@@ -49,7 +49,7 @@ pub(super) struct TaskSet<K, E> {
 #[derive(Debug)]
 struct TaskHandle {
     stop: oneshot::Sender<()>,
-    restarts: u32,
+    restart_number: u32,
     /// When the task starts to run, after the delay of a restart. May be in the future.
     runs_from: Monotonic,
 }
@@ -59,10 +59,10 @@ struct TaskHandle {
 pub enum TaskExit<K, E> {
     Done(K),
     Failed(E),
-    /// The task panicked. `restarts` is the number of restarts including the next.
+    /// The task panicked. `restart_number` is that of its next start.
     Panicked {
         key: K,
-        restarts: u32,
+        restart_number: u32,
     },
 }
 
@@ -89,7 +89,7 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> TaskSet<K, E> {
     pub(super) fn start<F>(
         &mut self,
         key: K,
-        restarts: u32,
+        restart_number: u32,
         task: impl FnOnce(oneshot::Receiver<()>) -> F + Send + 'static,
     ) where
         F: Future<Output = Result<(), E>> + Send + 'static,
@@ -97,9 +97,9 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> TaskSet<K, E> {
         // Drops the pending exit of an earlier task with this key.
         self.pending_exits.retain(|exit| exit.key() != Some(&key));
         let (stop, mut stop_receiver) = oneshot::channel();
-        let runs_from = self.clock.now().monotonic + restart_delay(restarts);
-        if restarts == 0 {
-            // Not in the block below, which would hold the task twice.
+        let runs_from = self.clock.now().monotonic + restart_delay(restart_number);
+        if restart_number == 0 {
+            // Without the block below, which would double the memory of the task: it has space for `task` and for the future of `task`.
             self.join_map.spawn(key.clone(), task(stop_receiver));
         } else {
             let delay = self.clock.sleep_until(runs_from);
@@ -112,7 +112,7 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> TaskSet<K, E> {
                 task(stop_receiver).await
             });
         }
-        self.handles.insert(key, TaskHandle { stop, restarts, runs_from });
+        self.handles.insert(key, TaskHandle { stop, restart_number, runs_from });
     }
 
     /// Waits for the next task to exit. Skips stopped tasks that returned no error. Cancel safe.
@@ -164,10 +164,10 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> TaskSet<K, E> {
         match (exit, handle) {
             (Ok(Err(error)), _) => self.pending_exits.push_back(TaskExit::Failed(error)),
             (Ok(Ok(())), Some(_)) => self.pending_exits.push_back(TaskExit::Done(key)),
-            (Err(_), Some(TaskHandle { restarts, runs_from, .. })) => {
+            (Err(_), Some(TaskHandle { restart_number, runs_from, .. })) => {
                 let was_healthy = self.clock.now().monotonic.since(runs_from) >= HEALTHY_AFTER;
-                let restarts = if was_healthy { 1 } else { restarts.saturating_add(1) };
-                self.pending_exits.push_back(TaskExit::Panicked { key, restarts });
+                let restart_number = if was_healthy { 1 } else { restart_number.saturating_add(1) };
+                self.pending_exits.push_back(TaskExit::Panicked { key, restart_number });
             }
             (Ok(Ok(())) | Err(_), None) => {}
         }
@@ -186,10 +186,10 @@ mod tests {
         let clock = Clock::system();
         let mut tasks: TaskSet<&str, &str> = TaskSet::new(clock);
         let mut delays = Vec::new();
-        for restarts in 0..12 {
+        for restart_number in 0..12 {
             let before = clock.now().monotonic;
-            tasks.start("a", restarts, |_| async { panic!("a fault") });
-            assert_eq!(tasks.next_exit().await, TaskExit::Panicked { key: "a", restarts: restarts + 1 });
+            tasks.start("a", restart_number, |_| async { panic!("a fault") });
+            assert_eq!(tasks.next_exit().await, TaskExit::Panicked { key: "a", restart_number: restart_number + 1 });
             delays.push(clock.now().monotonic.since(before).as_secs());
         }
         assert_eq!(delays, [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
@@ -197,7 +197,7 @@ mod tests {
             clock.sleep(HEALTHY_AFTER).await;
             panic!("a fault")
         });
-        assert_eq!(tasks.next_exit().await, TaskExit::Panicked { key: "a", restarts: 1 });
+        assert_eq!(tasks.next_exit().await, TaskExit::Panicked { key: "a", restart_number: 1 });
     }
 
     #[tokio::test(start_paused = true)]
@@ -227,7 +227,7 @@ mod tests {
         tasks.stop(["stopped"], LONG).await;
         let mut exits = [tasks.next_exit().await, tasks.next_exit().await];
         exits.sort_by_key(|exit| matches!(exit, TaskExit::Failed(_)));
-        assert_eq!(exits, [TaskExit::Panicked { key: "panics", restarts: 1 }, TaskExit::Failed("no database")]);
+        assert_eq!(exits, [TaskExit::Panicked { key: "panics", restart_number: 1 }, TaskExit::Failed("no database")]);
         tasks.stop_all(LONG).await;
         assert!(tasks.join_map.is_empty());
     }

@@ -68,7 +68,7 @@ async fn a_watcher_that_panicked_restarts_from_the_database_and_not_from_the_pub
     database.append(&id, &first_observation(JobStatus::InProgress)).await.expect("a commit");
     assert_eq!(shared.watch(&id).expect("a watch").known, None);
 
-    let panicked = TaskExit::Panicked { key: TaskKey::JobWatcher(id.clone()), restarts: 1 };
+    let panicked = TaskExit::Panicked { key: TaskKey::JobWatcher(id.clone()), restart_number: 1 };
     supervisor.handle_exit(panicked).await.expect("the daemon continues");
     let view = shared.watch(&id).expect("a watch");
     assert_eq!(view.known.as_ref().map(|known| &known.status), Some(&JobStatus::InProgress));

@@ -7,7 +7,7 @@ use refwatch::database::{DeliveryOutcome, DeliveryStep};
 use refwatch::state::{SinkState, SinkStatus};
 
 use super::*;
-use crate::database::open_when_unlocked;
+use crate::process::open_when_unlocked;
 
 /// With one time for all.
 pub(super) fn publish_daemon(Server { shared, .. }: &Server, time: &str) {

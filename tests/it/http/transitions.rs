@@ -3,7 +3,7 @@
 use refwatch::database::Filter;
 
 use super::*;
-use crate::database::open_when_unlocked;
+use crate::process::open_when_unlocked;
 
 impl Server {
     /// Saves a row and returns its id.

@@ -62,12 +62,13 @@ struct FetchingProvider {
     source: CredentialSource,
 }
 
-/// A place from which credentials come, such as STS, SSO, a metadata service, a credential process, a file or the environment. Sources
-/// nest: an assumed role is a source that contains, inside the SDK's provider, the source with whose credentials the role is assumed. The
-/// SDK takes that inner source as `ProvideCredentials`, so a source implements it. If the inner source fails, the error of the role
+/// A place from which credentials come, such as STS, SSO, a metadata service, a credential process, a file or the environment. For an
+/// assumed role, `provider` is the SDK's `AssumeRoleProvider`. It contains another `CredentialSource`, with whose credentials the role is
+/// assumed. Therefore `CredentialSource` implements the SDK's `ProvideCredentials`. If the inner source fails, the error of the role
 /// contains the inner source's [`CredentialFailure`]. `classify` finds and reports that failure.
 #[derive(Debug)]
 struct CredentialSource {
+    /// For messages and `classify`.
     info: SourceInfo,
     provider: SharedCredentialsProvider,
     /// The token file that the profile names, for `sdk_files::check`.
@@ -79,7 +80,8 @@ impl CredentialFetcher {
         Self { clock, deadline: config.timeout.mul_f64(DEADLINE_FRACTION), last_failure: Arc::default() }
     }
 
-    /// Returns `sdk` with a provider of the credentials that `config` asks for. `AwsFactory::build` says which credentials are read now.
+    /// Returns `sdk` with a provider of the credentials that `config` asks for. Access keys in environment variables and in a source
+    /// profile are read now, all others at the first request.
     pub(super) async fn with_credentials_provider(&self, config: &TargetConfig, sdk: SdkConfig) -> SdkConfig {
         let mut source = source_without_configured_role(config, &sdk).await;
         if let Some(arn) = config.role_arn.clone() {
@@ -131,7 +133,9 @@ async fn source_without_configured_role(config: &TargetConfig, sdk: &SdkConfig) 
         Ok(Some(ProfileSource { base, roles })) => {
             let source = match base {
                 Base::Process(process) => CredentialSource::new(process.name(), process),
-                Base::Keys { profile, keys } => CredentialSource::new(format!("profile \"{profile}\""), keys),
+                Base::SourceProfileKeys { profile, keys } => {
+                    CredentialSource::new(format!("profile \"{profile}\""), keys)
+                }
                 Base::Sdk { profile, info, token_file } => {
                     CredentialSource { info, provider: profile_provider(&profile, sdk), token_file }
                 }
@@ -139,10 +143,10 @@ async fn source_without_configured_role(config: &TargetConfig, sdk: &SdkConfig) 
             (source, roles)
         }
         Ok(None) => (fallback_source(config, sdk), Vec::new()),
-        Err(problem) => {
+        Err(reason) => {
             // Reported at the first request, like every other failure of credentials.
             let failing = move || {
-                let error = CredentialsError::invalid_configuration(problem.clone());
+                let error = CredentialsError::invalid_configuration(reason.clone());
                 async { Err(error) }
             };
             (CredentialSource::new(FILES_SOURCE_NAME.to_owned(), provide_credentials_fn(failing)), Vec::new())
@@ -159,6 +163,7 @@ async fn source_without_configured_role(config: &TargetConfig, sdk: &SdkConfig) 
 fn fallback_source(config: &TargetConfig, sdk: &SdkConfig) -> CredentialSource {
     match (&config.profile, sdk.credentials_provider()) {
         (None, Some(provider)) => {
+            // The SDK assumes this role itself, with a web identity token.
             let role_arn = std::env::var("AWS_ROLE_ARN").ok();
             let info = SourceInfo { name: "AWS's credential chain".to_owned(), role_arn, sso_profile: None };
             CredentialSource { info, provider, token_file: None }

@@ -77,7 +77,7 @@ impl CredentialProcess {
         })?;
         let is_executed = status.code().is_none_or(|code| !NOT_EXECUTED.contains(&code));
         let result = if status.success() {
-            self.credentials(&stdout).map_err(|problem| failed(CredentialProblem::ProcessFailed, &problem))
+            self.credentials(&stdout).map_err(|detail| failed(CredentialProblem::ProcessFailed, &detail))
         } else {
             let problem = if is_executed { CredentialProblem::ProcessFailed } else { CredentialProblem::Misconfigured };
             Err(failed(problem, &status.to_string()))

@@ -26,7 +26,7 @@ pub(super) struct ProfileSource {
 pub(super) enum Base {
     Process(CredentialProcess),
     /// The access keys of a profile that a `source_profile` names. Those of the selected profile itself are `Sdk`.
-    Keys {
+    SourceProfileKeys {
         profile: String,
         keys: Credentials,
     },
@@ -66,7 +66,10 @@ fn follow(profiles: &ProfileSet) -> Result<Option<ProfileSource>, String> {
         // The access keys of a source profile override its role.
         let is_source_profile = visited.len() > 1;
         if let (true, Some(keys)) = (is_source_profile, access_keys_of(profile)) {
-            return Ok(Some(ProfileSource { base: Base::Keys { profile: profile.name().to_owned(), keys }, roles }));
+            return Ok(Some(ProfileSource {
+                base: Base::SourceProfileKeys { profile: profile.name().to_owned(), keys },
+                roles,
+            }));
         }
         // The SDK rejects a role with both `credential_source` and `source_profile`, so this profile is left to it.
         let source_profile = profile.get("source_profile").filter(|_| profile.get("credential_source").is_none());
@@ -98,26 +101,29 @@ fn own_source(profile: &Profile) -> Option<Base> {
     const SETTINGS_OVER_PROCESS: [&str; 3] = ["credential_source", "web_identity_token_file", "login_session"];
     const ACCESS_KEYS: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
     let has_any = |names: &[&str]| names.iter().any(|name| profile.get(name).is_some());
-    let (is_sso, is_role) = (has_any(&SSO_SESSION) || has_any(&SSO_ACCOUNT_OR_ROLE), has_any(&["role_arn"]));
-    // `None`: an SSO session with neither `sso_account_id` nor `sso_role_name` gives no credentials, and makes the SDK ignore the profile's
-    // process and access keys. Not if one of `SETTINGS_OVER_PROCESS` is set: the SDK then uses that setting or reports an error.
-    if is_sso && !has_any(&SSO_ACCOUNT_OR_ROLE) && !has_any(&SETTINGS_OVER_PROCESS) {
+    let (has_sso_settings, has_role_arn) =
+        (has_any(&SSO_SESSION) || has_any(&SSO_ACCOUNT_OR_ROLE), has_any(&["role_arn"]));
+    // A profile with an SSO session, but neither `sso_account_id` nor `sso_role_name`, gives no credentials: the SDK ignores even its
+    // process and access keys. If one of `SETTINGS_OVER_PROCESS` is set, the SDK uses that setting or reports an error, so `Base::Sdk` is
+    // returned.
+    if has_sso_settings && !has_any(&SSO_ACCOUNT_OR_ROLE) && !has_any(&SETTINGS_OVER_PROCESS) {
         return None;
     }
     // For a role without `source_profile`, the SDK uses a setting of `SETTINGS_OVER_PROCESS`, or reports an error.
-    let is_role_without_source_profile = is_role && !has_any(&["source_profile"]);
-    let sdk_ignores_process = is_sso || is_role_without_source_profile || has_any(&SETTINGS_OVER_PROCESS);
+    let is_role_without_source_profile = has_role_arn && !has_any(&["source_profile"]);
+    let sdk_ignores_process = has_sso_settings || is_role_without_source_profile || has_any(&SETTINGS_OVER_PROCESS);
     if let Some(command) = profile.get("credential_process").filter(|_| !sdk_ignores_process) {
         return Some(Base::Process(CredentialProcess::new(profile.name(), command, profile.get("aws_account_id"))));
     }
     // `credential_source` and `web_identity_token_file` override SSO, `login_session` does not.
-    let uses_sso = has_any(&SSO_ACCOUNT_OR_ROLE) && !has_any(&["credential_source", "web_identity_token_file"]);
+    let sdk_fetches_from_sso =
+        has_any(&SSO_ACCOUNT_OR_ROLE) && !has_any(&["credential_source", "web_identity_token_file"]);
     let info = SourceInfo {
         name: format!("profile \"{}\"", profile.name()),
         role_arn: profile.get("role_arn").map(str::to_owned),
-        sso_profile: uses_sso.then(|| profile.name().to_owned()),
+        sso_profile: sdk_fetches_from_sso.then(|| profile.name().to_owned()),
     };
-    let has_credentials = is_sso || is_role || has_any(&SETTINGS_OVER_PROCESS) || has_any(&ACCESS_KEYS);
+    let has_credentials = has_sso_settings || has_role_arn || has_any(&SETTINGS_OVER_PROCESS) || has_any(&ACCESS_KEYS);
     let token_file = profile.get("web_identity_token_file").map(PathBuf::from);
     has_credentials.then(|| Base::Sdk { profile: profile.name().to_owned(), info, token_file })
 }
