@@ -315,7 +315,7 @@ mod tests {
             status_message: None,
             created_at: Some(at(-60 * hours)),
             completed_at: None,
-            items: BTreeMap::new(),
+            items: BTreeMap::new().into(),
             transition_count: 1,
             changes_towards_limit: 0,
             since: at(0),

@@ -205,9 +205,10 @@ fn build_state(connection: &Connection, target_job: &TargetJob) -> rusqlite::Res
             (Entry::Item(ItemTransition { key, to, observed_at, .. }), Some(state)) => {
                 state.last_seen = observed_at;
                 state.changes_towards_limit += 1;
+                let items = Arc::make_mut(&mut state.items);
                 match to {
-                    Some(item) => state.items.insert(key, item),
-                    None => state.items.remove(&key),
+                    Some(item) => items.insert(key, item),
+                    None => items.remove(&key),
                 };
             }
             (Entry::Detail(detail), Some(state)) => apply_detail(detail, state),

@@ -247,7 +247,7 @@ fn view(text: &str) -> WatchStatus {
         status_message: Some(own()),
         created_at: None,
         completed_at: None,
-        items: Items::from_iter([(ItemKey { name: own().into(), source_file: own().into(), nth: 0 }, source)]),
+        items: Items::from_iter([(ItemKey { name: own().into(), source_file: own().into(), nth: 0 }, source)]).into(),
         transition_count: 1,
         changes_towards_limit: 0,
         since: Timestamp::UNIX_EPOCH,

@@ -35,7 +35,8 @@ pub struct JobState {
     pub created_at: Option<Timestamp>,
     /// The service's `completionTime`.
     pub completed_at: Option<Timestamp>,
-    pub items: Items,
+    /// In an `Arc`, because a job may have thousands of items, and each poll copies its state.
+    pub items: Arc<Items>,
     /// The number of saved transitions: see `Limit::Transitions`.
     pub transition_count: usize,
     /// The number of saved changes that count towards `Limit::Changes`: those of items, messages and creation times, and returns.
@@ -219,9 +220,10 @@ impl JobTracker {
             exceeded_limits.push(Limit::Transitions);
             return change;
         }
+        let seen = std::mem::take(&mut snapshot.items);
         // A response without items keeps the known ones.
-        let named = if snapshot.items.is_empty() { &state.items } else { &snapshot.items };
-        let items = match_items(&state.items, named.clone());
+        let is_unchanged = seen.is_empty() || seen == *state.items;
+        let items = if is_unchanged { Arc::clone(&state.items) } else { match_items(&state.items, seen).into() };
         let changed_items = item_transitions(&state.items, &items, observed_at);
         let changed_details: Vec<_> = details(state, &snapshot, observed_at).collect();
         let changes = state.changes_towards_limit + changed_items.len() + changed_details.len();
@@ -258,9 +260,9 @@ impl JobTracker {
         change
     }
 
-    fn first_observation(&mut self, snapshot: Snapshot, observed_at: Timestamp) -> Change {
+    fn first_observation(&mut self, mut snapshot: Snapshot, observed_at: Timestamp) -> Change {
         let anomaly = anomaly(None, &snapshot);
-        let items = match_items(&Items::default(), snapshot.items.clone());
+        let items = match_items(&Items::default(), std::mem::take(&mut snapshot.items));
         let change = Change {
             transition: Some(transition(None, &snapshot, observed_at, None, anomaly)),
             items: item_transitions(&Items::default(), &items, observed_at),
@@ -274,7 +276,7 @@ impl JobTracker {
             completed_at: snapshot.completed_at,
             transition_count: 1,
             changes_towards_limit: change.items.len(),
-            items,
+            items: items.into(),
             since: observed_at,
             last_seen: observed_at,
             vanished_at: None,

@@ -81,7 +81,6 @@ macro_rules! job {
 macro_rules! job_detail {
     ($response:ident, $store_id:ident, $items:expr) => {
         UncheckedJobDetail {
-            // First: the iterator borrows the response, whose members are moved below.
             items: $items.collect(),
             status_message: $response.status_message,
             completed: $response.completion_time,
@@ -96,7 +95,7 @@ macro_rules! item {
             name: $name,
             source_file: $source_file,
             status: $item.status.as_str().to_owned(),
-            status_message: $item.status_message.clone(),
+            status_message: $item.status_message,
         }
     };
 }
@@ -111,14 +110,15 @@ macro_rules! page {
 }
 
 pub(super) fn reference_import_detail(response: GetReferenceImportJobOutput) -> UncheckedJobDetail {
-    let items = response.sources.iter().map(|source| {
-        item!(source, source.name.clone().unwrap_or_default(), source.source_file.clone().unwrap_or_default())
-    });
+    let items = response
+        .sources
+        .into_iter()
+        .map(|source| item!(source, source.name.unwrap_or_default(), source.source_file.unwrap_or_default()));
     job_detail!(response, reference_store_id, items)
 }
 
 pub(super) fn read_set_import_detail(response: GetReadSetImportJobOutput) -> UncheckedJobDetail {
-    let items = response.sources.iter().map(|source| {
+    let items = response.sources.into_iter().map(|source| {
         let name = format!("{}/{}", source.subject_id, source.sample_id);
         item!(source, name, source.source_files.as_ref().map(file_names).unwrap_or_default())
     });
@@ -126,13 +126,12 @@ pub(super) fn read_set_import_detail(response: GetReadSetImportJobOutput) -> Unc
 }
 
 pub(super) fn read_set_export_detail(response: GetReadSetExportJobOutput) -> UncheckedJobDetail {
-    let items = response.read_sets.iter().flatten().map(|read_set| item!(read_set, read_set.id.clone(), String::new()));
+    let items = response.read_sets.into_iter().flatten().map(|read_set| item!(read_set, read_set.id, String::new()));
     job_detail!(response, sequence_store_id, items)
 }
 
 pub(super) fn read_set_activation_detail(response: GetReadSetActivationJobOutput) -> UncheckedJobDetail {
-    let items =
-        response.sources.iter().flatten().map(|source| item!(source, source.read_set_id.clone(), String::new()));
+    let items = response.sources.into_iter().flatten().map(|source| item!(source, source.read_set_id, String::new()));
     job_detail!(response, sequence_store_id, items)
 }
 

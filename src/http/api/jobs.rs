@@ -160,7 +160,7 @@ impl From<&WatchStatus> for JobInfo {
             completed_at: job.and_then(|job| job.completed_at).map(rfc3339),
             since: job.map(|job| rfc3339(job.since)),
             last_seen: job.map(|job| rfc3339(job.last_seen)),
-            items: job.map(|job| JobItems::from(&job.items)),
+            items: job.map(|job| JobItems::from(&*job.items)),
             up: watch.up,
             last_successful_poll: watch.last_successful_poll.map(rfc3339),
             next_poll: watch.next_poll.map(rfc3339),

@@ -128,7 +128,7 @@ mod tests {
             status_message: None,
             created_at: None,
             completed_at: Some(at("2026-03-01T00:00:00Z")),
-            items: Items::new(),
+            items: Items::new().into(),
             transition_count: 1,
             changes_towards_limit: 0,
             since: at("2026-03-08T00:00:00Z"),

@@ -172,7 +172,7 @@ fn known(status: JobStatus) -> JobState {
         status_message: Some("as the service says".to_owned()),
         created_at: Some(at("2026-03-01T08:00:00Z")),
         completed_at: None,
-        items: Items::from_iter([source("chr1", ItemStatus::Finished), source("chr2", ItemStatus::Failed)]),
+        items: Items::from_iter([source("chr1", ItemStatus::Finished), source("chr2", ItemStatus::Failed)]).into(),
         transition_count: 1,
         changes_towards_limit: 0,
         since: at("2026-03-01T08:05:00.25Z"),
@@ -202,7 +202,7 @@ fn hostile_view() -> WatchStatus {
     let mut known = JobState { status_message: Some(text()), ..known(JobStatus::from(HOSTILE)) };
     let key = ItemKey { name: text().into(), source_file: text().into(), nth: 0 };
     let source = Item { status: ItemStatus::from(HOSTILE), status_message: Some(text().into()) };
-    known.items = Items::from_iter([(key, source)]);
+    known.items = Items::from_iter([(key, source)]).into();
     let failure = FailedPoll { at: at("2026-03-01T08:06:00Z"), reason: FailureReason::Internal, message: text() };
     WatchStatus {
         id: Arc::new(TargetJob { target: HOSTILE.into(), ..target_job("1111111111") }),
