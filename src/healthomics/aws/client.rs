@@ -136,23 +136,29 @@ impl AwsService {
                 let CredentialFailure { reason, message } = CredentialFailure::from_files_error(&error);
                 RequestFailure { reason, message, retry_after: None }
             })?;
-            *current = SdkClient::new(&self.config, load_sdk_config(&self.config, &self.credential_fetcher).await);
+            // In a box: this is rare, and takes more memory than a request.
+            let sdk_config = Box::pin(load_sdk_config(&self.config, &self.credential_fetcher)).await;
+            *current = SdkClient::new(&self.config, sdk_config);
         }
         Ok(current.clone())
     }
 
     /// Runs a request. A panic in the SDK becomes a failure, and the next request uses a new client.
-    async fn catch_panic<T>(
-        &self,
-        request: impl Future<Output = Result<T, RequestFailure>>,
-    ) -> Result<T, RequestFailure> {
+    fn catch_panic<'a, T: Send + 'a>(
+        &'a self,
+        request: impl Future<Output = Result<T, RequestFailure>> + Send + 'a,
+    ) -> RequestFuture<'a, T> {
         // Unwind safe: the request is dropped with its data, and the current client is replaced.
-        let Ok(outcome) = AssertUnwindSafe(request).catch_unwind().await else {
+        let outcome = AssertUnwindSafe(request).catch_unwind();
+        // `then`, because an async block would have memory for the request twice.
+        Box::pin(outcome.then(async |outcome| {
+            if let Ok(outcome) = outcome {
+                return outcome;
+            }
             // The panic hook has logged the panic.
             self.current.lock().await.is_unusable.store(true, Ordering::Relaxed);
-            return Err(errors::panicked());
-        };
-        outcome
+            Err(errors::panicked())
+        }))
     }
 
     /// Classifies the error. If it is about credentials, the next request uses a new client.
@@ -179,11 +185,11 @@ impl TargetService for AwsService {
         let request = async {
             identity::caller_identity(&self.current_client().await?.sdk_config, &self.config, self.clock).await
         };
-        Box::pin(self.catch_panic(request))
+        self.catch_panic(request)
     }
 
     fn get_job<'a>(&'a self, key: &'a JobKey) -> RequestFuture<'a, Snapshot> {
-        Box::pin(self.catch_panic(async move {
+        self.catch_panic(async move {
             let client = self.current_client().await?;
             /// Sends the `Get` request of one kind and reads the response.
             macro_rules! get {
@@ -202,7 +208,7 @@ impl TargetService for AwsService {
                 }
             };
             responses::snapshot(key, response?)
-        }))
+        })
     }
 
     fn list_jobs<'a>(
@@ -214,7 +220,7 @@ impl TargetService for AwsService {
     ) -> RequestFuture<'a, ListPage> {
         // Rounded down to a second, so the page may contain older jobs.
         let after = created_after.map(|time| DateTime::from_secs(time.as_second()));
-        Box::pin(self.catch_panic(async move {
+        self.catch_panic(async move {
             let client = self.current_client().await?;
             /// Sends the `List` request of one kind and reads the response.
             macro_rules! list {
@@ -246,7 +252,7 @@ impl TargetService for AwsService {
                 },
             }?;
             responses::checked_page(store, unchecked_page)
-        }))
+        })
     }
 }
 
