@@ -181,8 +181,8 @@ pub struct StoreStatus {
     pub listed_at: Option<Timestamp>,
     /// Why new jobs cannot be discovered. May quote the service.
     pub error: Option<String>,
-    /// The exceeded limit, as text, if a limit excluded some jobs.
-    pub exceeded_limit: Option<String>,
+    /// Which limit excluded some jobs, and what to do. `None` if no limit did since the lister started.
+    pub limit_message: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -282,8 +282,7 @@ impl SharedState {
     /// Changes the published status of a store. A new store starts with an empty status.
     pub fn update_store(&self, id: &TargetStore, change: impl FnOnce(&mut StoreStatus)) {
         let mut inner = self.write();
-        let new =
-            || StoreStatus { id: id.clone(), name: "".into(), listed_at: None, error: None, exceeded_limit: None };
+        let new = || StoreStatus { id: id.clone(), name: "".into(), listed_at: None, error: None, limit_message: None };
         change(Arc::make_mut(inner.stores.entry(id.clone()).or_insert_with(|| Arc::new(new()))));
     }
 

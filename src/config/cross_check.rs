@@ -291,9 +291,9 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports durations of stores that are longer than `retention`, after which the rows of an ended job are deleted. `created_within`
-    /// applies each time refwatch starts to list the store. If it is longer, a restart could discover such a job again. The rows of a job
-    /// that is still shown are not deleted, so a longer `remove_after` would keep them beyond `retention`.
+    /// Reports durations of stores that are longer than `retention`, after which the rows of an ended job are deleted. With a longer
+    /// `created_within`, refwatch would discover an ended job again after a restart, because its rows are deleted. The rows of a job that
+    /// is still shown are not deleted, so a longer `remove_after` would keep them beyond `retention`.
     fn check_against_retention(&mut self, file: usize, retention: Duration) {
         for store in self.files[file].root.store.iter().flatten() {
             let Some((id, _)) = store.store_id_and_type() else { continue };
@@ -312,13 +312,13 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports a `[[job]]` entry (store S, job J) if another entry has J as its store: one of the two ids is wrong, because an id has at
-    /// least 10 digits. Let first(X) be the first entry with X as its store. The entry is not reported if S is more likely to be a store
-    /// than J:
+    /// Reports a `[[job]]` entry (store S, job J) if an entry has J as its store. An id has at least 10 digits, so J is not by chance both
+    /// a store and a job: one of the entries has its ids swapped. The entry is correct, and not reported, if S is more likely than J to be
+    /// a store. Let first(X) be the first entry with X as its store. S is more likely a store in these cases:
     /// 1. first(S) and first(J) are in different files, and first(S) comes first.
     /// 2. first(S) and first(J) are in one file, and more entries of that file use S than J as their store.
-    /// 3. As 2, but with equal numbers: first(S) comes first, and the mirrored entry (store J, job S) exists, which is reported instead.
-    ///    Without a mirrored entry, this entry is the only one that can be reported.
+    /// 3. As 2, but with equal numbers: first(S) comes first, and the mirrored entry (store J, job S) exists. That entry is then reported.
+    ///    Without it nothing else would be reported.
     fn check_swapped_ids(&mut self, entries: &[Watch<'_>]) {
         // For each store, the index of its first entry, and the number of its entries in that entry's file.
         let mut stores: BTreeMap<&str, (usize, usize)> = BTreeMap::new();

@@ -327,7 +327,7 @@ pub enum LogRotation {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PollConfig {
-    /// The interval between two polls of one job. A small quota lengthens it. `None` ("auto"): `min_interval`; listings lengthen it too.
+    /// Between two polls of one job. A small quota lengthens it. `None` ("auto"): `min_interval`, or longer while listings replace polls.
     pub interval: Option<Duration>,
     /// The minimum of every interval. Retries, and polls after a `List` request showed a change, may come sooner.
     pub min_interval: Duration,

@@ -15,7 +15,7 @@ use toml::de::DeTable;
 use super::diagnostics::{Location, Problem, SourceText};
 use super::labels::LimitedLabels;
 use super::reader::{Key, KeyContent, List, Map, Nested, Reader, Table, tables};
-use super::sinks::{EventName, HeaderNameText, HeaderText, SinkFormatWord, SinkName, SinkTimeout, SinkUrlText};
+use super::sinks::{EventTypeWord, HeaderNameText, HeaderText, SinkFormatWord, SinkName, SinkTimeout, SinkUrlText};
 use super::urls::{EndpointUrl, ExternalUrl};
 use super::values::{
     BackoffInitial, BackoffMax, Boolean, CreatedWithin, ExternalId, FilePath, HostName, IncludePattern, Interval,
@@ -188,7 +188,7 @@ tables! {
         sequence_store_id: SequenceStoreIdText,
         /// The kinds of jobs to watch. The default is all kinds of the store.
         kinds: List<JobKindWord>,
-        /// How long ago a job may have been created when refwatch starts to list the store. Older jobs are not watched. Not longer than `retention`.
+        /// The maximum age of a job at the time when refwatch starts to list the store. Older jobs are not discovered. Not longer than `retention`.
         created_within: CreatedWithin,
         /// How long a job stays on the page and in the metrics after its end. Not longer than `retention`.
         remove_after: RemoveAfter,
@@ -214,7 +214,7 @@ tables! {
         /// More headers of each request. `/config` hides their values.
         headers: Map<HeaderNameText, HeaderText>,
         /// The statuses to notify of. `vanished` means that AWS no longer knows the job.
-        on: List<EventName>,
+        on: List<EventTypeWord>,
         /// The names of the watches to notify of. A `*` matches any text. The default is all watches.
         watches: List<Name>,
         /// The body of a request: a CloudEvents object, or a line of text as Slack, Mattermost and Teams accept it.

@@ -87,22 +87,22 @@ impl<V: ValueType> KeyContent for V {
     }
 }
 
-pub(super) struct List<F>(PhantomData<F>);
+pub(super) struct List<C>(PhantomData<C>);
 
-impl<F: KeyContent> KeyContent for List<F> {
+impl<C: KeyContent> KeyContent for List<C> {
     // `None`: the key is absent, or its value is not an array. An invalid element is `None`, or the default if it should be a table.
-    type Parsed = Option<Vec<F::Parsed>>;
+    type Parsed = Option<Vec<C::Parsed>>;
 
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Parsed {
         let DeValue::Array(array) = value.get_ref() else {
-            reader.wrong_type(key, "an array", value, F::TABLE_NAME);
+            reader.wrong_type(key, "an array", value, C::TABLE_NAME);
             return None;
         };
-        Some(array.iter().map(|value| F::read(reader, key, value)).collect())
+        Some(array.iter().map(|value| C::read(reader, key, value)).collect())
     }
 
     fn schema() -> Json {
-        json!({"type": "array", "items": F::schema()})
+        json!({"type": "array", "items": C::schema()})
     }
 }
 
@@ -127,10 +127,10 @@ impl<T: Table> KeyContent for Nested<T> {
 }
 
 /// A table whose keys are names of type `N`.
-pub(super) struct Map<N, F>(PhantomData<(N, F)>);
+pub(super) struct Map<N, C>(PhantomData<(N, C)>);
 
-impl<N: ValueType, F: KeyContent> KeyContent for Map<N, F> {
-    type Parsed = Vec<(Spanned<N::Value>, F::Parsed)>;
+impl<N: ValueType, C: KeyContent> KeyContent for Map<N, C> {
+    type Parsed = Vec<(Spanned<N::Value>, C::Parsed)>;
 
     fn read(reader: &mut Reader<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> Self::Parsed {
         let DeValue::Table(table) = value.get_ref() else {
@@ -142,14 +142,14 @@ impl<N: ValueType, F: KeyContent> KeyContent for Map<N, F> {
             // The `?` skips the value of an invalid name, because messages about the value quote the name. In `users` it may be
             // "NAME:PASSWORD".
             let valid_name = reader.read_value::<N>(&format!("a name in `{key}`"), name.span(), &text)?;
-            Some((valid_name, F::read(reader, name.get_ref(), value)))
+            Some((valid_name, C::read(reader, name.get_ref(), value)))
         });
         entries.flatten().collect()
     }
 
     fn schema() -> Json {
         let pattern = N::schema()["pattern"].as_str().unwrap_or_default().to_owned();
-        let mut entry = F::schema();
+        let mut entry = C::schema();
         if entry["description"].is_null() {
             entry["description"] = "One entry; its key is the name.".into();
         }
@@ -234,8 +234,8 @@ impl<'a> Reader<'a> {
         T::read_fields(self, table)
     }
 
-    pub(super) fn read_field<F: KeyContent>(&mut self, key: &str, table: &DeTable<'_>) -> F::Parsed {
-        table.get(key).map(|value| F::read(self, key, value)).unwrap_or_default()
+    pub(super) fn read_field<C: KeyContent>(&mut self, key: &str, table: &DeTable<'_>) -> C::Parsed {
+        table.get(key).map(|value| C::read(self, key, value)).unwrap_or_default()
     }
 
     fn read_value<V: ValueType>(

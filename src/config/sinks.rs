@@ -148,7 +148,7 @@ value_type!(HeaderNameText, String, pattern_schema("^[!#$%&'*+.^_`|~0-9A-Za-z-]{
     read_text(value, header_name, no_candidates)
 });
 regex!(HeaderText, Secret, Secret::new, "^[ -~]{1,1024}$", "must be 1 to 1024 printable ASCII characters");
-value_type!(EventName, EventType, words_schema(&words(&event_types())), |value| read_word(
+value_type!(EventTypeWord, EventType, words_schema(&words(&event_types())), |value| read_word(
     value,
     &words(&event_types())
 ));
@@ -160,7 +160,7 @@ const URL_PATTERN: &str = "^([Hh][Tt][Tt][Pp][Ss]://[^/?#@ ]+|[Hh][Tt][Tt][Pp]:/
                            (:[0-9]+)?)([/?][^# ]*)?$";
 const FORMATS: [(&str, SinkFormat); 2] = [("cloudevents", SinkFormat::CloudEvents), ("slack", SinkFormat::Slack)];
 
-/// The event types that `on` accepts.
+/// The event types that `on` accepts: `vanished`, and the statuses that AWS documents.
 fn event_types() -> Vec<EventType> {
     EventType::documented().collect()
 }

@@ -32,7 +32,7 @@ pub struct JobSettings {
 /// The settings of a store's jobs of one kind. All kinds of a `[[store]]` have the same settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreSettings {
-    /// How long ago a job may have been created when the task that lists the store starts. Older jobs are not discovered.
+    /// The maximum age of a job at the time when the task that lists the store starts. Older jobs are not discovered.
     pub created_within: Duration,
     /// The settings of the store's jobs that have no entry of their own. These jobs share the store's name.
     pub job_settings: JobSettings,

@@ -17,7 +17,7 @@ fn the_status_line_begins_with_a_problem_and_counts_jobs_and_stores() {
         let (name, error) = (id.into(), error.map(str::to_owned));
         let id =
             TargetStore { target: "default".into(), store: id.parse().expect("an id"), kind: JobKind::ReferenceImport };
-        shared.publish_store(StoreStatus { id, name, listed_at: None, error, exceeded_limit: None });
+        shared.publish_store(StoreStatus { id, name, listed_at: None, error, limit_message: None });
     };
     store("1000000001", None);
     assert_eq!(line(), "0 jobs: 0 in progress, 0 finished, 0 parked; 1 store");

@@ -23,9 +23,9 @@ const TABLES: [&str; 3] = [Transition::TABLE, ItemTransition::TABLE, Detail::TAB
 /// Maximum of jobs deleted in one transaction. Not a LIMIT of the SQL, because watched jobs are filtered out after the query.
 pub(super) const DELETE_BATCH_JOBS: usize = 100;
 
-/// A condition of [`delete_ended`]'s query over `transitions AS ended`: no event of the job waits for delivery. It is true if the cursor of
-/// every sink has reached `ended`, the job's last transition, and the last detail `vanished`, and if no queued event of the job waits.
-/// Failed deliveries do not count.
+/// A condition of [`delete_ended`]'s query over `transitions AS ended`: no event of the job waits for delivery. It is true if no queued
+/// event of the job waits, and if the cursor of every sink has reached two rows: `ended` (the job's last transition) and the job's last
+/// detail `vanished`, if it has one. Failed deliveries do not count.
 const NO_EVENT_WAITS: &str = "NOT EXISTS (SELECT 1 FROM sinks WHERE cursor < ended.id OR cursor < (
         SELECT max(id) FROM details WHERE store_id = ended.store_id AND job_id = ended.job_id
             AND kind = ended.kind AND target = ended.target AND detail = 'vanished'))

@@ -3,9 +3,10 @@
 //! The events in the rows after a sink's cursor are added to the table `deliveries`, and the cursor moves on. A delivered event leaves
 //! the table. Only the first waiting event of each job is due, so the events of a job are delivered in order.
 //!
-//! A sink calls [`Database::step_deliveries`] again and again. In each step it reports the outcomes of its requests, and gets the events to
-//! send next. A sink is *unavailable* if it does not respond, or responds that it cannot accept requests now. Such a request has no
-//! outcome: the event stays due, and no rejection is counted. Each method of [`Database`] is one transaction of the writer.
+//! The task of a sink calls [`Database::step_deliveries`] repeatedly. In each step it reports the outcomes of its requests, and gets the
+//! events to send next. A sink is *unavailable* if it does not respond, or responds that it cannot accept requests now. A request to an
+//! unavailable sink has no outcome: its event stays due, and no rejection is counted. Each method of [`Database`] in this file is one
+//! transaction of the writer.
 //!
 //! Columns of `deliveries`: `transition_id` is the id of the event. `attempts` counts its rejections by the receiver, and `at` is the time
 //! of the last one. An event whose row cannot be read fails without a request, and counts as one rejection.
@@ -92,8 +93,8 @@ pub struct StepResult {
     /// Due events that have failed in this step, because their rows were deleted or cannot be read.
     pub unreadable: usize,
     /// The earliest `next_attempt_at` after now: the caller must take a step then. It is [`DeliveryStep::now`] if an unreadable event has
-    /// failed in this step, because the next event of its job may be due. The caller also takes a step after each commit, replay and
-    /// outcome, so events that become due by these are left out. The caller may pause an unavailable sink for longer; this pause is not
+    /// failed in this step, because the next event of its job may be due. Events that become due by a commit, a replay or an outcome do not
+    /// count: the caller takes a step after each of these anyway. The caller may pause an unavailable sink for longer; this pause is not
     /// stored.
     pub next_due: Option<Timestamp>,
     /// The events that wait for delivery, those in flight included.
@@ -227,7 +228,7 @@ fn step_queue(transaction: &Transaction<'_>, step: &DeliveryStep) -> rusqlite::R
     let found = transaction.prepare_cached(sql)?.query_row([sink], |row| Ok(optional_time(row, 0)));
     let disabled_at = found.optional()?.flatten();
     let limit = if disabled_at.is_some() { 0 } else { *limit };
-    // More than `limit` events: those in flight are removed below, and `rotation` of them move to the end.
+    // More than `limit` events: those in flight are removed, then the first `rotation` of the others move to the end.
     let mut candidates = due_events(transaction, sink, *now, limit + in_flight.len() + rotation)?;
     candidates.retain(|(event_id, _)| !in_flight.contains(event_id));
     let first = rotation.checked_rem(candidates.len()).unwrap_or_default();

@@ -152,8 +152,8 @@ impl FileError {
         }
     }
 
-    /// Whether the error counts as lasting until a person acts. The daemon then exits with `EX_CONFIG`, and systemd does not restart it.
-    /// After any other error systemd restarts it.
+    /// Whether only a person can resolve an error that is not retried. The daemon then exits with `EX_CONFIG`, and systemd does not restart
+    /// it. After the other errors that are not retried, systemd restarts it.
     #[must_use]
     pub fn outlasts_restart(&self) -> bool {
         matches!(self, Self::NewerSchema { .. } | Self::MissingDirectory { .. } | Self::Foreign { .. })

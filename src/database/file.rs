@@ -113,6 +113,7 @@ impl DatabaseFile {
                 return Err(FileError::Moved { path: self.path.clone() });
             }
             None => {
+                // Allowed here: without a locked database the writer has no connection.
                 location::inspect_files(&self.path)?;
                 let to_error = FileError::system_mapper(&self.path, "read and write the file");
                 let file = open_or_create(&self.path).map_err(&to_error)?;
@@ -272,7 +273,8 @@ impl DatabaseFile {
                 return Err(FileError::Moved { path: self.path.clone() });
             }
         }
-        // If an earlier call made the copy and its `sync` (below) failed, the copy is at the path. Only the `sync` is repeated then.
+        // If an earlier call made the copy, but its `sync` (below) failed, `locked_database` is `None` and the copy is at the path. Only
+        // the `sync` is repeated then.
         if at_path.is_none() {
             self.copy_to_path(connection)?;
         }

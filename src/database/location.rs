@@ -33,8 +33,8 @@ pub(super) fn open_flags() -> i32 {
 
 /// Checks that a database can be at `path`: its directory exists, and the file is missing, empty or made by refwatch. Changes nothing.
 ///
-/// Must not be called in a process that has this database open: it opens and closes the file, which drops all of SQLite's locks of the
-/// process (POSIX).
+/// Must not be called while this process has a connection to the database: it opens and closes the file, which drops all of SQLite's
+/// locks of the process (POSIX).
 ///
 /// # Errors
 /// The directory is missing, the file is of another program, or it cannot be read.
@@ -62,7 +62,7 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, FileError> {
     Err(FileError::system_mapper(&path, "resolve the path")(rustix::io::Errno::LOOP.into()))
 }
 
-/// [`inspect`] for a resolved path. Like it, must not be called in a process that has this database open.
+/// [`inspect`] for a resolved path. Like it, must not be called while this process has a connection to the database.
 pub(super) fn inspect_files(path: &Path) -> Result<(), FileError> {
     let lock_path = with_suffix(path, ".lock");
     let lock = read_start(&lock_path, LOCK_LENGTH_MAX + 1)?;

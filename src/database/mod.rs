@@ -173,8 +173,9 @@ impl Database {
 
     /// Tests whether the write lock can be taken. Also frees SQLite's page cache, which would stay in memory. Writes no rows, so a full
     /// disk may pass the test. Like every request, the probe first checks that the database, its WAL and the WAL's index are the files that
-    /// SQLite opened. If a file was deleted or replaced, the writer moves the WAL into the database, copies a deleted database back to its
-    /// path, and opens the database again. Any result but [`WriterError::Stopped`], even an error, shows that the writer is not stuck.
+    /// SQLite opened. If the WAL or its index was deleted or replaced, or the database was deleted, the writer moves the content of the WAL
+    /// into the database, copies a deleted database from the open file to its path, and opens it again. If the database was moved or
+    /// replaced, the request fails. Any result but [`WriterError::Stopped`], even an error, shows that the writer is not stuck.
     ///
     /// # Errors
     /// The database cannot be opened or locked, or the writer has stopped.

@@ -270,7 +270,7 @@ fn apply_detail(Detail { kind, value, observed_at }: Detail, state: &mut JobStat
     if matches!(kind, DetailKind::StatusMessage | DetailKind::CreationTimeChanged | DetailKind::Returned) {
         state.changes_towards_limit += 1;
     }
-    // `Vanished`, a 404, has no status. `Returned` is the first response after a 404. Its status may be outdated, for example
+    // `Vanished`, a 404, has no status. `Returned` is the first response with a status after a 404. Its status may be outdated, for example
     // IN_PROGRESS although the job has ended, so `last_seen` does not move.
     if !matches!(kind, DetailKind::Vanished | DetailKind::Returned) {
         state.last_seen = observed_at;

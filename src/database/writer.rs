@@ -94,8 +94,8 @@ impl Writer {
         let mut file = DatabaseFile::acquire(path)?;
         let mut connection = connect_and_check_tables(&mut file);
         if let Err(FileError::Damaged { .. }) = connection {
-            // A failing disk can look like damage. If this read fails, the file is not moved. Otherwise try again: the first error may
-            // have been a passing read error.
+            // A failing disk can look like damage. If `read_all` fails, no file is moved. Otherwise check once more: the first error may
+            // have been temporary.
             file.read_all()?;
             connection = connect_and_check_tables(&mut file);
         }
@@ -192,8 +192,8 @@ impl Writer {
         self.publish_health(saved.as_ref().err());
         let close_error = match self.connection.take().map(Connection::close) {
             Some(Err((_, error))) => Some(error.to_string()),
-            // `execute` failed, and its error is published. `Some`: it could not save the commits. `None`: it has dropped the connection.
-            // The process id stays in the lock file, so the next start checks the database.
+            // `execute` failed, and its error is published. It kept the connection if it could not save the commits, otherwise it dropped
+            // the connection. The process id stays in the lock file, so the next start checks the database.
             Some(Ok(())) | None if saved.is_err() => None,
             Some(Ok(())) | None => self.file.empty_lock_file().err().map(|error| error.to_string()),
         };

@@ -57,7 +57,7 @@ pub struct ListPage {
     /// The jobs of the page that are unreadable and skipped: one reason for each.
     pub skip_reasons: Vec<String>,
     /// Whether the page had more jobs than `Limit::PageJobs`. The jobs beyond the limit were dropped.
-    pub is_truncated: bool,
+    pub exceeds_job_limit: bool,
     /// The token of the next page; `None` on the last page.
     pub next_token: Option<String>,
 }

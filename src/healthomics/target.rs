@@ -111,10 +111,10 @@ impl Target {
         self.send(operation, store, permit, request).await
     }
 
-    /// Waits until the target's breaker, or the breaker of polls of `kind` in `store`, closes. If none is open, this may be for ever.
-    /// Returns at once if one of the two has closed after `since`, when the caller began the poll or listing that failed. The caller
-    /// awaits its backoff too, and retries when one of the two waits ends. The breaker of listings does not count: only the next request
-    /// of the caller that lists the store could close it. Cancel safe.
+    /// Waits until the target's breaker, or the breaker of polls of `kind` in `store`, closes. If neither is open, this may be for ever.
+    /// `since` is the time at which the caller began the poll or listing that failed. Returns at once if one of these breakers has closed
+    /// since then. The caller also waits for its backoff, and retries after the shorter wait. The breaker of listings is not awaited: only
+    /// the lister of the store could close it, with its next request. Cancel safe.
     pub async fn wait_for_breaker_close(&self, kind: JobKind, store: &StoreId, since: Monotonic) {
         self.breakers.wait_for_breaker_close(kind, store, since).await;
     }

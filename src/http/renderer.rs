@@ -2,8 +2,8 @@
 //!
 //! - A scrape has the same content for every client. Concurrent requests share one rendering and its bytes. It runs to its end even if the
 //!   client that started it disconnects.
-//! - A page or JSON depends on its request. At most [`RENDERINGS_MAX`] of usual size and one large one are
-//!   rendered at a time.
+//! - A page or JSON depends on its request. At most [`RENDERINGS_MAX`] calls of `response` and one call of `large_response` render at a
+//!   time.
 //! - The response is 503 with `Retry-After` if more than [`UNSENT_BYTES_MAX`] bytes are unsent, or if waiting and rendering take longer
 //!   than [`DEADLINE`], for example because no thread can be started.
 
@@ -38,7 +38,8 @@ pub(super) struct ScrapeVariant {
     pub gzip: bool,
 }
 
-/// The value in the channel of a rendering: `None` until its end. If the rendering fails, the channel closes without another value.
+/// The requests that share a rendering of a scrape wait for this value in a `watch` channel: `None` until the rendering has ended. If the
+/// rendering fails, the channel closes without another value.
 type Outcome = Option<Result<Bytes, Busy>>;
 
 /// Too many bytes wait to be sent.
@@ -97,8 +98,8 @@ impl Renderer {
     ) -> watch::Receiver<Outcome> {
         let mut renderings = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let current = renderings.get(&variant).and_then(Weak::upgrade);
-        // `current` may be a rendering that has finished: its thread drops the sender a moment after it has released `scrape_lock`. Meanwhile a
-        // client may have got newer metrics in another variant, so the finished rendering is not shared.
+        // Only an unfinished rendering is shared. `upgrade` may also return a finished one, because its thread drops the sender a moment
+        // after it has released `scrape_lock`. Then another variant may have newer metrics, and a client of both would see values go back.
         if let Some(current) = current.filter(|current| current.borrow().is_none()) {
             return current.subscribe();
         }

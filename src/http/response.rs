@@ -11,8 +11,8 @@ use tracing::error;
 use crate::core::sanitize::Sanitized;
 use crate::core::time::Timestamp;
 
-/// After this time the causes of a 503 are usually over: `server::Limits::tcp_user_timeout` has disconnected clients that do not read, and
-/// waiting password checks are done.
+/// A 503 means that too many bytes of responses are unsent, or that too many password checks wait. After this time
+/// `server::Limits::tcp_user_timeout` has disconnected the clients that do not read, and the checks are usually done.
 const RETRY_AFTER_SECONDS: &str = "5";
 
 /// The response 503. `limited` is "requests" or "logins".

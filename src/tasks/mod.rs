@@ -17,10 +17,10 @@
 //!   with its own entry exits.
 //! - A job has *vanished* if it was seen and then returned 404, until it is seen again.
 //! - A *parked* job is not polled until its entry or target changes, because no retry can succeed.
+//! - A job is *listable* if its next action is a poll, unless the job has vanished or is older than 24 hours: a listing would have to
+//!   reach back too far (`listing_can_replace_poll`).
 //! - A listing reads the pages of a store, in *parts* of at most `PART_PAGES_MAX` pages. It compares the listed with the known status of
-//!   the jobs that were listable when the part began and, with discovery, of finished jobs. A job is *listable* if its next action is a
-//!   poll that a listing can replace: any poll, except of a job that vanished, or was created more than 24 hours ago (listings would have
-//!   to reach back too far; `listing_can_replace_poll`).
+//!   the jobs that were listable when the part began and, with discovery, of finished jobs.
 //! - A poll without a hint is *routine*. With `use_list`, the listings of a store with several listable jobs replace most routine polls:
 //!   the lister hints the jobs that changed.
 //! - The *routine interval* slows routine polls while listings replace them: the next routine poll of a listable job is at least this long
@@ -28,7 +28,8 @@
 //! - A discovered job is *overdue* once its *retention* (`remove_after`) has passed since it ended or vanished. A job that was never seen
 //!   is overdue after the longer of its retention and one hour, counted from the start of its task. An overdue job *expires*: its task
 //!   exits. A vanished or unseen job is still polled, so it expires at the first poll after that time that returns 404 (for an unseen job
-//!   also 403: its polls may never have been allowed; `Decision::may_expire`). A finished or parked job expires as soon as it is overdue.
+//!   also 403: its polls may never have been allowed; `Decision::may_expire`). A finished or parked job is not polled, so it
+//!   expires as soon as it is overdue. A parked job that was seen and has neither ended nor vanished is never overdue.
 //! - A target has a circuit breaker. A store has one for polls and one for listings.
 //! - The *retained* jobs of a store are those in the database that have not ended, or whose end was observed less than the retention ago.
 

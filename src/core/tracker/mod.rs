@@ -35,7 +35,7 @@ pub struct JobState {
     pub created_at: Option<Timestamp>,
     /// The service's `completionTime`.
     pub completed_at: Option<Timestamp>,
-    /// In an `Arc`, because a job may have thousands of items, and each poll copies its state.
+    /// In an `Arc`, because a job may have thousands of items, and each successful poll copies the state.
     pub items: Arc<Items>,
     /// The number of saved transitions: see `Limit::Transitions`.
     pub transition_count: usize,
@@ -222,8 +222,11 @@ impl JobTracker {
         }
         let seen = std::mem::take(&mut snapshot.items);
         // A response without items keeps the known ones.
-        let is_unchanged = seen.is_empty() || seen == *state.items;
-        let items = if is_unchanged { Arc::clone(&state.items) } else { match_items(&state.items, seen).into() };
+        let items = if seen.is_empty() || seen == *state.items {
+            Arc::clone(&state.items)
+        } else {
+            match_items(&state.items, seen).into()
+        };
         let changed_items = item_transitions(&state.items, &items, observed_at);
         let changed_details: Vec<_> = details(state, &snapshot, observed_at).collect();
         let changes = state.changes_towards_limit + changed_items.len() + changed_details.len();

@@ -77,8 +77,8 @@ struct SdkClient {
 pub struct VerbatimEndpointAndSizeLimit;
 
 impl AwsFactory {
-    /// The time of `clock` is compared with dates in error responses (`Date` and `Retry-After`). `clock` also measures fetches of
-    /// credentials: their deadline, and for how long a failure is returned again.
+    /// The time of `clock` is compared with dates in error responses (`Date` and `Retry-After`). `clock` also measures the
+    /// deadline of a fetch of credentials, and how long its failure is used again (see `credentials`).
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self { clock }
@@ -93,9 +93,9 @@ impl AwsFactory {
 }
 
 impl ServiceFactory for AwsFactory {
-    /// Reads access keys in environment variables, and in a profile that another profile names as its `source_profile`. All others,
-    /// including access keys in the selected profile, are fetched at the first request: those of a credential process by refwatch, the
-    /// rest by the SDK.
+    /// Reads two kinds of credentials: access keys in environment variables, and access keys of a profile that another profile names as its
+    /// `source_profile`. All other credentials, also access keys of the selected profile, are fetched at the first request: by refwatch
+    /// from a credential process, otherwise by the SDK.
     fn build<'a>(&'a self, config: &'a TargetConfig) -> BuildFuture<'a> {
         Box::pin(async move {
             environment::check_variables(config)?;
@@ -136,7 +136,7 @@ impl AwsService {
                 let CredentialFailure { reason, message } = CredentialFailure::from_files_error(&error);
                 RequestFailure { reason, message, retry_after: None }
             })?;
-            // In a box: this is rare, and takes more memory than a request.
+            // In a box, because this future is larger than a request and rarely runs. Every request would have memory for it.
             let sdk_config = Box::pin(load_sdk_config(&self.config, &self.credential_fetcher)).await;
             *current = SdkClient::new(&self.config, sdk_config);
         }
@@ -232,8 +232,8 @@ impl TargetService for AwsService {
                         // The SDK rejects the whole page if one job is malformed. `lenient_page` reads the other jobs.
                         let response = error.raw_response().filter(|response| response.status().is_success());
                         let body = response.and_then(|response| response.body().bytes());
-                        let page = body.and_then(|body| responses::lenient_page(kind, body));
-                        page.ok_or_else(|| self.handle_error(Operation::List(kind), &client, &error))
+                        let lenient_page = body.and_then(|body| responses::lenient_page(kind, body));
+                        lenient_page.ok_or_else(|| self.handle_error(Operation::List(kind), &client, &error))
                     })
                 }};
             }

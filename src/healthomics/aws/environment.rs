@@ -1,5 +1,5 @@
-//! Checks the values that the SDK reads from the environment and the AWS profile, by the rules for the same settings in
-//! refwatch's configuration file.
+//! Checks the values that the SDK reads from the environment and the AWS profile. If refwatch's configuration file has the same setting,
+//! its rule applies.
 //!
 //! The SDK uses a value as it is: with a line end in `AWS_REGION`, no request could be sent. `credentials` checks access keys after
 //! each fetch. A message never quotes a value, because a URL may contain a password.

@@ -43,7 +43,8 @@ static ASSIGNMENT: LazyLock<Regex> = LazyLock::new(|| {
 static TOKEN: LazyLock<Regex> = LazyLock::new(|| regex("[A-Za-z0-9+/_-]{32,}=*"));
 
 /// Redacts the output of a program, whose form is unknown. Harmless text may be redacted too. A match of [`TOKEN`] that looks like a path
-/// (starts with `/`, no capital letters) is kept. A dot ends a match, so 32 or more characters after a dot are redacted even in a path.
+/// (starts with `/`, no capital letters) is kept. [`TOKEN`] matches no dot, so the text after a dot in a path is a match of its own: it
+/// does not start with `/`, and is redacted.
 pub(super) fn redacted_output(text: &str) -> String {
     let text = redacted(text);
     let text = ASSIGNMENT.replace_all(&text, REPLACEMENT);

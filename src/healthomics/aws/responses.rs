@@ -206,7 +206,8 @@ pub(super) fn checked_page(
         let message = format!("the nextToken of a listing has {length} bytes, more than {PAGE_TOKEN_BYTES_MAX}");
         return Err(protocol_failure(message));
     }
-    let mut page = ListPage { next_token, is_truncated: jobs.len() > Limit::PageJobs.max(), ..ListPage::default() };
+    let mut page =
+        ListPage { next_token, exceeds_job_limit: jobs.len() > Limit::PageJobs.max(), ..ListPage::default() };
     for job in jobs.into_iter().take(Limit::PageJobs.max()) {
         match job.and_then(|job| listed_job(requested, job)) {
             Ok(job) => page.jobs.push(job),

@@ -28,8 +28,8 @@ const NO_FILE: &str = "/dev/null";
 /// The bytes that are read of a file. If they can be read, its file system responds.
 const READ_BYTES_MAX: u64 = 1024 * 1024;
 
-/// The timeout of a check. It is shorter than the deadline of a fetch of credentials, whose error would not name the files: by default
-/// 18 s, 0.9 × `poll.timeout`. A `poll.timeout` of less than 4.5 s makes that deadline the shorter one.
+/// The timeout of a check. It should be shorter than the deadline of a fetch of credentials, whose error would not name the files. That
+/// deadline is 0.9 × `poll.timeout`, by default 18 s. It is the shorter one only if `poll.timeout` is less than about 4.4 s.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Allows one check at a time. A check that hangs keeps its permit, so that at most one thread hangs. All other checks then time out.

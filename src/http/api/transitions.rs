@@ -66,7 +66,7 @@ impl Query {
         if !(1..=LIMIT_MAX).contains(&limit) {
             return Err(format!("limit must be a number from 1 to {LIMIT_MAX}"));
         }
-        // One row more than the page shows whether there is a next page. A page of the latest rows is the last page.
+        // The query reads one row more than the page has: that row shows that there is a next page. No page follows the latest rows.
         let limit = if self.begins_with_oldest() { RowLimit::Oldest(limit + 1) } else { RowLimit::Latest(limit) };
         Ok(Filter {
             after: self.after.map(|id| i64::try_from(id).unwrap_or(i64::MAX)),

@@ -33,7 +33,7 @@ const ROOT: &str = "../../../";
 /// Limits each of three queries, for transitions, details and deliveries, over all targets. A normal job has fewer than ten rows.
 const ROWS_MAX: usize = 200;
 
-/// Limits the query for the transitions of items, over all targets: on average eight for each of 100 items.
+/// Limits the query for the transitions of items, over all targets. It is enough for eight transitions of each of 100 items.
 const ITEM_ROWS_MAX: usize = 8 * 100;
 
 /// The database rows of one job in every target.
@@ -214,10 +214,7 @@ fn items_table(kind: JobKind, job: &JobState, transitions: &[&ItemTransition], l
     };
     let rows = listed_items(items).map(|(key, item)| {
         let image = spans.get(key).zip(lifetime).map(|(spans, lifetime)| {
-            // The items of an ended job no longer change, so their last statuses are certain until its end: nothing is hatched as
-            // uncertain.
-            let last_seen = if job.status.is_terminal() { lifetime.end } else { job.last_seen };
-            Timeline { name: &key.name, spans, lifetime, last_seen, axis: lifetime.axis() }.image()
+            Timeline { name: &key.name, spans, lifetime, last_seen: job.last_seen, axis: lifetime.axis() }.image()
         });
         [
             html! { (Sanitized(&key.name)) small { code { (Sanitized(&key.source_file)) } } },

@@ -15,7 +15,7 @@ pub(super) fn problem_count(shared: &SharedState) -> usize {
     let DaemonStatus { config_error, database_error, targets_down, .. } = shared.daemon();
     let stores = shared.stores();
     let store_errors =
-        |store: &StoreStatus| usize::from(store.error.is_some()) + usize::from(store.exceeded_limit.is_some());
+        |store: &StoreStatus| usize::from(store.error.is_some()) + usize::from(store.limit_message.is_some());
     let watches = shared.watches().iter().filter(|watch| severity(watch) == Severity::Attention).count();
     let errors = usize::from(config_error.is_some()) + usize::from(database_error.is_some()) + targets_down.len();
     let sinks = shared.sinks().iter().filter(|sink| sink.state != SinkState::Up).count();
@@ -100,8 +100,8 @@ pub(super) fn item_tone(status: &ItemStatus) -> &'static str {
     }
 }
 
-/// The time from the creation to the end, or until now if the job has neither ended nor vanished. Never negative. If the creation is
-/// unknown or later than the first observation of the current status (`since`), the time begins at that observation.
+/// The time from the creation until the job ended or vanished, otherwise until now. If the creation is unknown or later than the first
+/// observation of the current status (`since`), the time begins at that observation. Never negative.
 pub(super) fn job_duration(job: &JobState, now: Timestamp) -> SignedDuration {
     let end = ended_at(job).unwrap_or(now);
     // A job without a creation time may be first seen after its end. Its duration is then 0.

@@ -80,7 +80,7 @@ fn store_alerts(store: &StoreStatus, now: Timestamp) -> Markup {
         @if let Some(error) = &store.error {
             (alert(&format!("New {} jobs of the store {} cannot be discovered", store.id.kind, store_name(store)), &format!("{error}\n{last}")))
         }
-        @if let Some(message) = &store.exceeded_limit {
+        @if let Some(message) = &store.limit_message {
             (alert(&format!("Some {} jobs of the store {} were not discovered", store.id.kind, store_name(store)), message))
         }
     }
@@ -123,7 +123,7 @@ fn headline(watches: &[Arc<WatchStatus>]) -> Markup {
 /// Names the file to edit and the command to run.
 fn no_watches(shared: &SharedState) -> Markup {
     let stores = shared.stores();
-    // `stores` has one element for each store and kind.
+    // `stores` has one element for each store and kind. The kinds of a store are adjacent.
     let mut names: Vec<String> = stores.iter().map(|store| store_name(store)).collect();
     names.dedup();
     let DaemonStatus { config_file, .. } = shared.daemon();

@@ -74,6 +74,7 @@ pub(super) fn watch_table(
                     @for watch in shown { (row(watch, spans_of(watch), options, axis, now)) }
                 }
             }
+            // Timelines are hatched where the status is uncertain.
             @if axis.is_some() { (hatch_pattern()) (legend()) }
         }
         @if pages > 1 {

@@ -36,7 +36,7 @@ const UNSEEN_RETENTION_MIN: Duration = Duration::from_hours(1);
 pub(crate) struct JobWatcher {
     context: Arc<TaskContext>,
     poller: Poller,
-    /// The view as this task has last changed it. Published by `publish_state`; a later change copies it first.
+    /// The current view. `publish_state` publishes the same `Arc`, so a later change copies the view first (`Arc::make_mut`).
     view: Arc<WatchStatus>,
     started: Monotonic,
     /// `remove_after` of a discovered job. `None`: the job has its own entry.
@@ -66,8 +66,8 @@ impl JobWatcher {
     /// attempt in progress ends first.
     pub(crate) async fn run(&mut self, stop: &mut oneshot::Receiver<()>) -> Result<(), WriterStopped> {
         loop {
-            // The job is finished or parked. Only a finished one can get a hint that starts its polls again.
             if self.poller.due().is_none() {
+                // The job is finished or parked. Only a finished job waits for a hint that starts its polls again.
                 tokio::select! {
                     biased;
                     _ = &mut *stop => return self.save_last_seen().await,
@@ -93,7 +93,7 @@ impl JobWatcher {
             if !self.commit(&decision.change, stop).await? {
                 return Ok(());
             }
-            // A vanished job may expire here only if this poll returned a second 404, an unseen job only if it returned 404 or 403.
+            // A vanished job may expire here only if this poll returned another 404, an unseen job only if it returned 404 or 403.
             let may_expire = decision.may_expire(self.poller.known().map(AsRef::as_ref));
             self.record_and_publish(decision);
             if may_expire && self.remaining_retention() == Some(Duration::ZERO) {

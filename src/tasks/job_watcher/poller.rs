@@ -17,7 +17,7 @@ pub(crate) struct Poller {
     id: Arc<TargetJob>,
     tracker: JobTracker,
     next_action: NextAction,
-    /// Receives hints and the routine interval from the lister, and the reports of this poller.
+    /// Holds the lister's hints and routine interval for this poller, and this poller's last report for the lister.
     slot: WatcherSlot,
     /// When the last poll succeeded; `None` before the first success.
     last_success: Option<Monotonic>,

@@ -3,7 +3,7 @@
 //!
 //! One request lists up to 100 jobs. So if a store has several polled jobs, its listings replace most polls (setting `use_list`). The
 //! lister never saves a status: the task of a hinted job polls it. While listing is denied or keeps failing, the jobs are polled
-//! one by one. The rules for hints, new jobs, the lower bound of a listing and failures are in `core::listing`.
+//! one by one. The rules for hints, new jobs, the earliest creation time of a listing and failures are in `core::listing`.
 
 mod outcomes;
 
@@ -90,7 +90,7 @@ pub(crate) struct Lister {
     failed_requests: u32,
     /// The reasons of the failures that were logged since the last success.
     logged_failures: BTreeSet<FailureReason>,
-    /// Whether the pause ends early when the target's circuit breaker closes.
+    /// Whether the pause ends early when the breaker of the target, or of polls in this store, closes.
     retry_on_recovery: bool,
     /// Why some or all new jobs of the last listed part are not watched. Kept so that only the first of several failed hand-overs is
     /// logged.
@@ -133,7 +133,7 @@ impl Lister {
         seed: u64,
     ) -> Self {
         let window = policy.discovery.as_ref().map(|DiscoveryPolicy { name, created_within, .. }| {
-            context.shared.update_store(&store, |view| (view.name, view.exceeded_limit) = (Arc::clone(name), None));
+            context.shared.update_store(&store, |view| (view.name, view.limit_message) = (Arc::clone(name), None));
             DiscoveryWindow::new(context.clock.now().wall.checked_sub(*created_within).unwrap_or(Timestamp::MIN))
         });
         Self {
@@ -221,7 +221,7 @@ impl Lister {
         let new_listing = || Listing { created_after: self.created_after(listable), ..Listing::default() };
         let mut listing = to_continue.unwrap_or_else(new_listing);
         let discovers = self.policy.discovery.is_some();
-        // The tasks of finished discovered jobs wait for a hint that AWS has reopened the job. Without discovery every job has its own
+        // The tasks of finished discovered jobs wait for a hint that AWS may have reopened the job. Without discovery every job has its own
         // entry, so the tasks of finished jobs have exited.
         let finished = if discovers { self.registry.finished() } else { BTreeMap::new() };
         self.differences.retain(|job| listable.contains_key(job) || finished.contains_key(job));
@@ -286,7 +286,7 @@ impl Lister {
                 Ok(page) => {
                     self.failed_requests = 0;
                     self.on_unreadable(&page.skip_reasons);
-                    if page.is_truncated {
+                    if page.exceeds_job_limit {
                         self.on_limit(Limit::PageJobs);
                     }
                     return Ok(page);
@@ -358,7 +358,7 @@ impl Lister {
     }
 
     /// Ends a listing, at its last page or the limit of pages. If no hand-over failed, the next listing may have a later
-    /// `created_after`. Jobs that a limit excluded may then never be discovered; each limit is logged once.
+    /// `created_after`. This is so even if a limit excluded jobs, which may then never be discovered. The log shows each exceeded limit.
     fn on_listing_end(&mut self, listing: &Listing, all_watched: bool) {
         let now = self.context.clock.now().wall;
         if listing.next_token.is_some() {

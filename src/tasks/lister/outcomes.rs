@@ -92,7 +92,7 @@ impl Lister {
                 format!("more than {} {}; the rest is ignored: {}", limit.max(), limit.text(), advice.join(", or "));
             warn!(event = "limit_exceeded", %target, %kind, store_id = %store, limit = limit.label(), "{message}");
             if self.window.is_some() {
-                self.context.shared.update_store(&self.store, |view| view.exceeded_limit = Some(message));
+                self.context.shared.update_store(&self.store, |view| view.limit_message = Some(message));
             }
         }
     }

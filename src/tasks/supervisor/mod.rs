@@ -57,14 +57,15 @@ pub struct Supervisor {
 
 type Targets = BTreeMap<Arc<str>, Arc<Target>>;
 
-/// Whether to watch an overdue vanished job that is in the database. It may have expired already: the database does not show a second 404.
+/// Whether to watch a job that is vanished and overdue according to the database. It may have expired already: expiry takes another 404,
+/// and the database has only the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OverdueVanishedPolicy {
-    /// For jobs in the database, before a lister starts: poll them again, because the 404 may have been wrong. They expire after a
-    /// poll that also returns 404.
+    /// Before a lister starts, for all jobs of the store in the database: poll them again, because the 404 may have been wrong. They
+    /// expire after a poll that also returns 404.
     PollAgain,
-    /// For jobs that a lister hands over: do not watch them. AWS may list a job although its polls return 404. Its task would then expire
-    /// after one poll, and the next listing would start it again, without end.
+    /// When a lister hands the job over: do not watch it. AWS may list a job although its polls return 404. The job would then expire
+    /// after one poll, and its task would start again after the next listing, without end.
     Skip,
 }
 
@@ -81,8 +82,8 @@ pub enum SupervisorError {
     /// A target cannot be built. The running configuration stays.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// The database could not be read before the change; reads have the error type of the writer, which does them. No task was
-    /// stopped, and the running configuration stays.
+    /// The database could not be read before the configuration was changed. The error is a `WriterError`, because the writer also reads.
+    /// No task was stopped, and the running configuration stays.
     #[error("the database cannot be read: {0}")]
     Unreadable(WriterError),
     /// The daemon cannot continue: the database writer has ended, or the database cannot be read to start tasks.
@@ -230,8 +231,9 @@ impl Supervisor {
     /// are left out: if one was down, no request could show its recovery, and the daemon would never be ready.
     ///
     /// Only `apply` sets which targets are published. For each target it publishes a receiver ([`Target::subscribe_down_message`]), so
-    /// readers always see the current health. A target stays published, until the next `apply`, when its last polled job has ended, is
-    /// parked or has expired. That needs a response of AWS, so the target is then up.
+    /// readers always see the current health. If the last polled job of a target ends, is parked or expires, the target stays published
+    /// until the next `apply`. Each of these follows a response about the job, so the target is then up. One exception: an unseen job
+    /// expires after a 403, and the target may stay down until another poll in that store succeeds.
     fn publish_target_health(&self) {
         let polled = self.registries.iter().filter(|(_, registry)| registry.has_jobs_to_poll()).map(|(store, _)| store);
         let used: BTreeSet<_> = polled.chain(self.config.watch_list.stores.keys()).map(|store| &store.target).collect();
@@ -336,7 +338,7 @@ impl Supervisor {
         self.context.database.load_states(jobs).await.map_err(SupervisorError::Fatal)
     }
 
-    /// Starts job watchers for discovered jobs of a store, except for watched jobs and overdue jobs. If `overdue_vanished_jobs` is
+    /// Starts job watchers for discovered jobs of a store, except for watched jobs and overdue jobs. If `overdue_vanished` is
     /// `PollAgain`, overdue jobs that vanished are started nevertheless.
     fn start_discovered(
         &mut self,

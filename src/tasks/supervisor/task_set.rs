@@ -99,7 +99,7 @@ impl<K: Clone + Ord + Hash, E: Send + 'static> TaskSet<K, E> {
         let (stop, mut stop_receiver) = oneshot::channel();
         let runs_from = self.clock.now().monotonic + restart_delay(restart_number);
         if restart_number == 0 {
-            // Without the block below, which would double the memory of the task: it has space for `task` and for the future of `task`.
+            // The block below would double the memory of the task: it has space for the closure `task` and for its future.
             self.join_map.spawn(key.clone(), task(stop_receiver));
         } else {
             let delay = self.clock.sleep_until(runs_from);

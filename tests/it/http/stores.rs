@@ -8,7 +8,7 @@ pub(super) fn store_view(store: &str, error: Option<&str>) -> StoreStatus {
         name: format!("store {store}").into(),
         listed_at: Some(at("2026-03-01T08:06:00Z")),
         error: error.map(str::to_owned),
-        exceeded_limit: None,
+        limit_message: None,
     }
 }
 

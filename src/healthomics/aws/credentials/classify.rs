@@ -27,8 +27,8 @@ pub(super) struct SourceInfo {
     pub(super) sso_profile: Option<String>,
 }
 
-/// A failed request of the SDK, to an AWS service or to the credentials endpoint of a container. Found only if the type of the SDK's error
-/// is public.
+/// A failed request of the SDK, to an AWS service or to the credentials endpoint of a container. `failed_call` recognizes it by the type of
+/// an error, if that type is public in the SDK.
 struct FailedCall {
     problem: CredentialProblem,
     /// The action of AWS's API that failed; `None` for the endpoint of a container.
@@ -58,8 +58,8 @@ pub(super) fn classify(source: &SourceInfo, error: &CredentialsError) -> Credent
     let detail = call.as_ref().and_then(|call| call.response.clone()).unwrap_or_else(|| chain_text(error));
     let name = match (call.as_ref().and_then(|call| call.action), &source.role_arn) {
         (None, _) => source.name.clone(),
-        // A profile with SSO settings and a `role_arn` may be its own `source_profile`. The SDK then calls `sso:GetRoleCredentials`, and
-        // assumes `role_arn` with the result. So only an action of STS is about `role_arn`.
+        // A source may call SSO and then STS: AWS allows a profile to be its own `source_profile`. The SDK then gets credentials by the SSO
+        // settings of the profile, and assumes its `role_arn` with them. So only an action of STS is about `role_arn`.
         (Some(action), Some(role)) if action.starts_with("sts:") => format!("{action} on {role}"),
         (Some(action), _) => format!("{action} for {}", source.name),
     };

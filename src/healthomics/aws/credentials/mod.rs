@@ -62,10 +62,10 @@ struct FetchingProvider {
     source: CredentialSource,
 }
 
-/// A place from which credentials come, such as STS, SSO, a metadata service, a credential process, a file or the environment. For an
-/// assumed role, `provider` is the SDK's `AssumeRoleProvider`. It contains another `CredentialSource`, with whose credentials the role is
-/// assumed. Therefore `CredentialSource` implements the SDK's `ProvideCredentials`. If the inner source fails, the error of the role
-/// contains the inner source's [`CredentialFailure`]. `classify` finds and reports that failure.
+/// A place from which credentials come, such as STS, SSO, a metadata service, a credential process, a file or the environment. For a role
+/// that refwatch adds (`role_source`), `provider` is the SDK's `AssumeRoleProvider`. It contains another `CredentialSource`, with whose
+/// credentials the role is assumed. Therefore `CredentialSource` implements the SDK's `ProvideCredentials`. If the inner source fails, the
+/// error of the role contains the inner source's [`CredentialFailure`]. `classify` finds and reports that failure.
 #[derive(Debug)]
 struct CredentialSource {
     /// For messages and `classify`.
@@ -163,7 +163,7 @@ async fn source_without_configured_role(config: &TargetConfig, sdk: &SdkConfig) 
 fn fallback_source(config: &TargetConfig, sdk: &SdkConfig) -> CredentialSource {
     match (&config.profile, sdk.credentials_provider()) {
         (None, Some(provider)) => {
-            // The SDK assumes this role itself, with a web identity token.
+            // If the chain uses a web identity token, the SDK assumes this role with it.
             let role_arn = std::env::var("AWS_ROLE_ARN").ok();
             let info = SourceInfo { name: "AWS's credential chain".to_owned(), role_arn, sso_profile: None };
             CredentialSource { info, provider, token_file: None }

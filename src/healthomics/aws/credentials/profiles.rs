@@ -104,9 +104,9 @@ fn own_source(profile: &Profile) -> Option<Base> {
     let (has_sso_settings, has_role_arn) =
         (has_any(&SSO_SESSION) || has_any(&SSO_ACCOUNT_OR_ROLE), has_any(&["role_arn"]));
     // A profile with an SSO session, but neither `sso_account_id` nor `sso_role_name`, gives no credentials: the SDK ignores even its
-    // process and access keys. If one of `SETTINGS_OVER_PROCESS` is set, the SDK uses that setting or reports an error, so `Base::Sdk` is
-    // returned.
-    if has_sso_settings && !has_any(&SSO_ACCOUNT_OR_ROLE) && !has_any(&SETTINGS_OVER_PROCESS) {
+    // process and access keys. But if one of `SETTINGS_OVER_PROCESS` is set, the SDK uses that setting or reports an error, so this
+    // function goes on and returns `Base::Sdk` at its end.
+    if has_any(&SSO_SESSION) && !has_any(&SSO_ACCOUNT_OR_ROLE) && !has_any(&SETTINGS_OVER_PROCESS) {
         return None;
     }
     // For a role without `source_profile`, the SDK uses a setting of `SETTINGS_OVER_PROCESS`, or reports an error.
