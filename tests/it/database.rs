@@ -173,7 +173,7 @@ async fn fault_078_a_newer_schema_is_rejected_and_the_file_is_unchanged() {
     db.shell().pragma_update(None, "user_version", 99).expect("a later schema");
     let database = |db: &TestDatabase| db.files()["database.db"].clone();
     let before = database(&db);
-    let open_error = Database::open(&db.path, &db.instruments).expect_err("a rejection");
+    let open_error = db.open_error();
     assert!(matches!(open_error, FileError::NewerSchema { found: 99, known: 7, .. }), "{open_error}");
     assert!(database(&db) == before);
     let open_error = db.reader().rows::<Transition>(&Filter::default()).expect_err("a rejection");

@@ -77,8 +77,8 @@ struct SdkClient {
 pub struct VerbatimEndpointAndSizeLimit;
 
 impl AwsFactory {
-    /// The time of `clock` is compared with dates in error responses (`Date` and `Retry-After`). `clock` also measures the
-    /// deadline of a fetch of credentials, and how long its failure is used again (see `credentials`).
+    /// The time of `clock` is compared with dates in error responses (`Date` and `Retry-After`). `clock` also measures the deadline of a
+    /// fetch of credentials, and how long its failure is used again (see `credentials`).
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self { clock }
