@@ -27,8 +27,8 @@ use crate::healthomics::aws::redact::redacted_output;
 /// The longest output that is read. Credentials with a large session token have 4 KiB.
 const OUTPUT_BYTES_MAX: u64 = 64 * 1024;
 
-/// The longest standard error that is logged. Most tracebacks are shorter.
-const LOGGED_BYTES_MAX: usize = 4 * 1024;
+/// The longest standard error that is read and logged. Most tracebacks are shorter.
+const STDERR_BYTES_MAX: usize = 4 * 1024;
 
 /// The shell's exit statuses for a command that cannot be executed or does not exist.
 const NOT_EXECUTED: [i32; 2] = [126, 127];
@@ -83,8 +83,7 @@ impl CredentialProcess {
             Err(failed(problem, &status.to_string()))
         };
         if result.is_err() {
-            let stderr = redacted_output(String::from_utf8_lossy(&stderr).trim_end());
-            let stderr = &stderr[..stderr.floor_char_boundary(LOGGED_BYTES_MAX)];
+            let stderr = redacted_output(complete_words(&String::from_utf8_lossy(&stderr)).trim_end());
             warn!(event = "credential_process_failed", profile = self.profile, "{}: {status}: {stderr}", self.name());
         }
         result
@@ -142,10 +141,18 @@ async fn read_stdout(mut pipe: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
 /// Reads to the end, so that the process does not wait for a reader.
 async fn read_stderr(mut pipe: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
     let mut errors = Vec::new();
-    // More than is logged, because the text is redacted before it is cut: a secret at the cut must be complete.
-    (&mut pipe).take(2 * LOGGED_BYTES_MAX as u64).read_to_end(&mut errors).await?;
+    (&mut pipe).take(STDERR_BYTES_MAX as u64).read_to_end(&mut errors).await?;
     tokio::io::copy(&mut pipe, &mut sink()).await?;
     Ok(errors)
+}
+
+/// Drops the last word of a text of the maximum length: it may be the beginning of a secret, which would not be recognised.
+fn complete_words(text: &str) -> &str {
+    if text.len() < STDERR_BYTES_MAX {
+        text
+    } else {
+        text.rsplit_once(char::is_whitespace).map_or("", |(words, _)| words)
+    }
 }
 
 impl Drop for ProcessGroup {
@@ -185,5 +192,13 @@ mod tests {
         ] {
             assert_eq!(CredentialProcess::new("lab", command, None).name(), name);
         }
+    }
+
+    #[test]
+    fn a_word_at_the_limit_is_dropped() {
+        let text = format!("{} KEY", "a".repeat(STDERR_BYTES_MAX - 4));
+        assert_eq!(complete_words(&text).len(), STDERR_BYTES_MAX - 4);
+        assert_eq!(complete_words(&"K".repeat(STDERR_BYTES_MAX)), "");
+        assert_eq!(complete_words("no role\n"), "no role\n");
     }
 }
