@@ -27,7 +27,7 @@ use crate::healthomics::aws::redact::redacted_output;
 /// The longest output that is read. Credentials with a large session token have 4 KiB.
 const OUTPUT_BYTES_MAX: u64 = 64 * 1024;
 
-/// The longest standard error that is read and logged. Most tracebacks are shorter.
+/// The longest standard error that is logged; the rest is discarded. Most tracebacks are shorter.
 const STDERR_BYTES_MAX: usize = 4 * 1024;
 
 /// The shell's exit statuses for a command that cannot be executed or does not exist.
